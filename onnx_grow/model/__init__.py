@@ -1,0 +1,30 @@
+"""The file in memory: a skeleton, lazy weights, GraphSurgeon's view of the topology, and the way back to disk.
+
+Weights are memory-mapped and never held; edits go to a copy of the original protobuf, so that whatever is not edited is
+unchanged by construction; the writer streams one weight at a time and replaces files atomically.
+"""
+
+from __future__ import annotations
+
+from onnx_grow.model.draft import Draft
+from onnx_grow.model.loader import load
+from onnx_grow.model.model import Model
+from onnx_grow.model.topology import Topology
+from onnx_grow.model.weights import Inline, Stored, Typed, Weight, dtype_name, raw_length
+from onnx_grow.model.writer import PendingFile, save, staged
+
+__all__ = [
+    "Draft",
+    "Inline",
+    "Model",
+    "PendingFile",
+    "Stored",
+    "Topology",
+    "Typed",
+    "Weight",
+    "dtype_name",
+    "load",
+    "raw_length",
+    "save",
+    "staged",
+]

@@ -1,0 +1,132 @@
+"""What must hold before anyone walks a graph: names are unique, and every value is computed before it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+from onnx import GraphProto, NodeProto
+
+from onnx_grow.errors import InvalidModelError
+from onnx_grow.model.walk import nested_graphs, subgraphs
+
+__all__ = ["captured", "check", "describe"]
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Raise InvalidModelError unless the main graph is sorted, acyclic and assigns every name once.
+
+    Function calls must not be cyclic, and names must be text.
+    """
+    _check_names(model)
+    _check_order(model.graph)
+    _check_functions(model)
+
+
+def describe(index: int, node: NodeProto) -> str:
+    """How a message names a node: its name, or its position where it has none."""
+    return f"node '{node.name}' ({node.op_type})" if node.name else f"node #{index} ({node.op_type})"
+
+
+def captured(node: NodeProto) -> Iterator[str]:
+    """The names that the subgraphs of a node read from the graphs around it, repeated as often as they are read."""
+    for graph in subgraphs(node):
+        yield from _free(graph)
+
+
+def _check_names(model: onnx.ModelProto) -> None:
+    for graph in (model.graph, *nested_graphs(model.graph)):
+        for index, node in enumerate(graph.node):
+            for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
+                if isinstance(text, bytes):  # what protobuf returns for a string that is not UTF-8
+                    raise InvalidModelError(f"node #{index} has a name that is not UTF-8: {text!r}")
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            if isinstance(value.name, bytes):
+                raise InvalidModelError(f"a tensor has a name that is not UTF-8: {value.name!r}")
+
+
+def _check_order(graph: GraphProto) -> None:
+    known = _names("input", (value.name for value in graph.input))
+    sparse = (tensor.values.name for tensor in graph.sparse_initializer)
+    known |= _names("initializer", (*(tensor.name for tensor in graph.initializer), *sparse))
+    known.add("")
+    for index, node in enumerate(graph.node):
+        for name in (*node.input, *captured(node)):
+            if name not in known:
+                raise InvalidModelError(_missing(graph, index, name))
+        for name in node.output:
+            if name and name in known:
+                raise InvalidModelError(f"{describe(index, node)} assigns '{name}', which exists already")
+            known.add(name)
+    for value in graph.output:
+        if value.name not in known:
+            raise InvalidModelError(f"the graph output '{value.name}' is computed by no node")
+
+
+def _names(kind: str, names: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InvalidModelError(f"two {kind}s are called '{name}'")
+        seen.add(name)
+    return seen
+
+
+def _missing(graph: GraphProto, index: int, name: str) -> str:
+    reader = describe(index, graph.node[index])
+    for later in range(index, len(graph.node)):
+        if name in graph.node[later].output:
+            writer = describe(later, graph.node[later])
+            return f"{reader} reads '{name}' before {writer} computes it: the graph is cyclic or not sorted"
+    return f"{reader} reads '{name}', which nothing computes"
+
+
+def _free(root: GraphProto) -> Iterator[str]:
+    local: dict[str, int] = {}
+    frames: list[tuple[list[str], Iterator[NodeProto | None], GraphProto]] = []
+
+    def enter(graph: GraphProto) -> None:
+        names = [v.name for v in graph.input] + [t.name for t in graph.initializer]
+        names += (t.values.name for t in graph.sparse_initializer)
+        for name in names:
+            local[name] = local.get(name, 0) + 1
+        frames.append((names, iter(graph.node), graph))
+
+    enter(root)
+    while frames:
+        names, nodes, graph = frames[-1]
+        node = next(nodes, None)
+        if node is None:
+            yield from (v.name for v in graph.output if v.name and not local.get(v.name))
+            for name in names:
+                local[name] -= 1
+            frames.pop()
+            continue
+        yield from (name for name in node.input if name and not local.get(name))
+        for name in node.output:
+            local[name] = local.get(name, 0) + 1
+            names.append(name)
+        for inner in subgraphs(node):
+            enter(inner)
+
+
+def _check_functions(model: onnx.ModelProto) -> None:
+    bodies = {_function_key(f.domain, f.name, f.overload): f for f in model.functions}
+    calls = {
+        key: {
+            callee
+            for graph in (function, *nested_graphs(function))
+            for node in graph.node
+            if (callee := _function_key(node.domain, node.op_type, node.overload)) in bodies
+        }
+        for key, function in bodies.items()
+    }
+    done: set[tuple[str, str, str]] = set()
+    while ready := [key for key in calls if key not in done and calls[key] <= done]:
+        done.update(ready)
+    if cyclic := [key for key in calls if key not in done]:
+        raise InvalidModelError(f"the function '{cyclic[0][1]}' calls itself")
+
+
+def _function_key(domain: str, name: str, overload: str) -> tuple[str, str, str]:
+    return domain, name, overload

@@ -1,0 +1,183 @@
+"""The draft: a private copy of a model to edit. What is not edited stays as it was, by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx
+from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from onnx_grow.model.checks import captured
+from onnx_grow.model.model import Model
+from onnx_grow.model.walk import graphs
+from onnx_grow.model.weights import Weight
+
+__all__ = ["Draft"]
+
+
+class Draft:
+    """A mutable copy of a model. Edit nodes through `node(i)`, weights through `weights`, then `freeze()`.
+
+    `proto` is the copied skeleton. `weights` is the truth about initializers: replace, add or delete entries, and
+    `freeze` makes the initializers, and the inputs and value infos of the same names, say the same.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.proto = onnx.ModelProto()
+        self.proto.CopyFrom(model.skeleton)
+        self.weights: dict[str, Weight] = dict(model.weights)
+        self._model = model
+        self._before: dict[int, list[NodeProto]] = {}
+        self._after: dict[int, list[NodeProto]] = {}
+        self._taken = set(_all_names(model.skeleton))
+        self._counters: dict[str, int] = {}
+
+    def node(self, index: int) -> NodeProto:
+        """Node `index` of the original model, to be edited in place; inserting does not shift the indices."""
+        return self.proto.graph.node[index]
+
+    def fresh_name(self, base: str) -> str:
+        """A name that no tensor and no node of the model has, subgraphs included: `base`, or `base_1`, `base_2` …"""
+        name = base
+        while name in self._taken:
+            self._counters[base] = self._counters.get(base, 0) + 1
+            name = f"{base}_{self._counters[base]}"
+        self._taken.add(name)
+        return name
+
+    def add_weight(self, base: str, weight: Weight) -> str:
+        """Add an initializer under a fresh name, and return the name.
+
+        Before IR version 4 every initializer had to be a graph input, which would change the interface: there the
+        values become a Constant node at the beginning of the graph.
+        """
+        name = self.fresh_name(base)
+        if self.proto.ir_version >= 4:
+            self.weights[name] = weight
+        else:
+            tensor = numpy_helper.from_array(weight.array(), name)
+            constant = onnx.helper.make_node(
+                "Constant", [], [name], self.fresh_name(f"{name}_constant"), value=tensor
+            )
+            self.insert_before(0, constant)
+        return name
+
+    def insert_before(self, index: int, node: NodeProto) -> None:
+        """Insert a node before original node `index`, behind those already inserted there."""
+        self._before.setdefault(index, []).append(node)
+        self._note(node)
+
+    def insert_after(self, index: int, node: NodeProto) -> None:
+        """Insert a node after original node `index`, behind those already inserted there."""
+        self._after.setdefault(index, []).append(node)
+        self._note(node)
+
+    def freeze(self, metadata: Mapping[str, str] = {}) -> Model:  # noqa: B006 - never changed
+        """The edited model. `metadata` is merged into `metadata_props`.
+
+        Initializers that were used before and are no longer are dropped; those that never were stay.
+        """
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        if self._before or self._after:
+            del proto.graph.node[:]
+            proto.graph.node.extend(self._ordered_nodes())
+        orphans = (set(_used_names(self._model.skeleton)) - set(_used_names(proto))) & set(
+            self._model.weights
+        )
+        weights = {name: weight for name, weight in self.weights.items() if name not in orphans}
+        _match_initializers(proto.graph, weights)
+        _merge(proto, metadata)
+        return Model(proto, weights, external=self._model.external)
+
+    def _note(self, node: NodeProto) -> None:
+        self._taken.update((node.name, *node.output))
+
+    def _ordered_nodes(self) -> Iterator[NodeProto]:
+        for index, node in enumerate(self.proto.graph.node):
+            yield from self._before.get(index, ())
+            yield node
+            yield from self._after.get(index, ())
+
+
+def _all_names(model: onnx.ModelProto) -> Iterator[str]:
+    for graph in graphs(model):
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            yield value.name
+        yield from (tensor.values.name for tensor in graph.sparse_initializer)
+        for node in graph.node:
+            yield from (node.name, *node.input, *node.output)
+
+
+def _used_names(model: onnx.ModelProto) -> Iterator[str]:
+    """What the main graph reads: by nodes, inside subgraphs, as outputs, as quantization parameters, in training."""
+    graph = model.graph
+    for node in graph.node:
+        yield from node.input
+        yield from captured(node)
+    yield from (value.name for value in graph.output)
+    for annotation in graph.quantization_annotation:
+        yield from (entry.value for entry in annotation.quant_parameter_tensor_names)
+    for training in model.training_info:
+        for binding in (*training.initialization_binding, *training.update_binding):
+            yield binding.key
+        for node in (*training.algorithm.node, *training.initialization.node):
+            yield from node.input
+
+
+def _match_initializers(graph: onnx.GraphProto, weights: Mapping[str, Weight]) -> None:
+    old = {initializer.name: initializer for initializer in graph.initializer}
+    new = [_header(name, weight, old.get(name)) for name, weight in weights.items()]
+    removed = old.keys() - weights.keys()
+    del graph.initializer[:]
+    graph.initializer.extend(new)
+    if removed:
+        _keep(graph.input, removed)
+        _keep(graph.value_info, removed)
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.name in weights:
+            _match_value(value, weights[value.name])
+
+
+def _header(name: str, weight: Weight, old: TensorProto | None) -> TensorProto:
+    header = TensorProto()
+    if old is not None:
+        header.CopyFrom(old)
+    if old is None or header.data_type != weight.dtype or tuple(header.dims) != weight.shape:
+        header.name = name
+        header.data_type = weight.dtype  # type: ignore[assignment]
+        header.dims[:] = weight.shape
+    return header
+
+
+def _keep(values: Iterable[ValueInfoProto], removed: set[str]) -> None:
+    kept = [value for value in values if value.name not in removed]
+    del values[:]  # type: ignore[attr-defined]
+    values.extend(kept)  # type: ignore[attr-defined]
+
+
+def _match_value(value: ValueInfoProto, weight: Weight) -> None:
+    """Correct a declared shape that the weight no longer has; a declaration without numbers is left alone."""
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type"):
+        return
+    if tensor.elem_type != weight.dtype:
+        tensor.elem_type = weight.dtype
+    if not tensor.HasField("shape"):
+        return
+    if len(tensor.shape.dim) != len(weight.shape):
+        tensor.ClearField("shape")
+        for size in weight.shape:
+            tensor.shape.dim.add(dim_value=size)
+    for dim, size in zip(tensor.shape.dim, weight.shape, strict=True):
+        if dim.HasField("dim_value") and dim.dim_value != size:
+            dim.dim_value = size
+
+
+def _merge(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    entries = {entry.key: entry for entry in model.metadata_props}
+    for key, value in metadata.items():
+        if key in entries:
+            entries[key].value = value
+        else:
+            model.metadata_props.add(key=key, value=value)

@@ -1,0 +1,78 @@
+"""The model: a protobuf skeleton without weights, and the weights beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import AttributeProto
+
+from onnx_grow.model.weights import Weight, dtype_name
+from onnx_grow.model.writer import filled
+
+if TYPE_CHECKING:
+    from onnx_grow.model.topology import Topology
+
+__all__ = ["Model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model whose weights are not in memory. Immutable: nobody edits the skeleton or the mapping.
+
+    `skeleton` is the whole file except the values of the main graph's initializers, whose TensorProtos keep
+    dims, type, name, doc string and metadata. `weights` holds one weight per initializer, in file order. `path` is
+    the file the model came from, if any. `external` says that the file kept its weights in a file beside it.
+    """
+
+    skeleton: onnx.ModelProto
+    weights: Mapping[str, Weight]
+    path: Path | None = None
+    external: bool = False
+
+    def topology(self) -> Topology:
+        """The graph as GraphSurgeon sees it, for reading; fresh at each call."""
+        from onnx_grow.model.topology import Topology
+
+        return Topology(self.skeleton)
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The whole model in memory, values inline. Raises OutputError at 2 GiB, protobuf's limit."""
+        return filled(self.skeleton, self.weights)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The file's `metadata_props`."""
+        return {entry.key: entry.value for entry in self.skeleton.metadata_props}
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set; 1 where the file names none, as IR 1 and 2 do."""
+        versions = {entry.domain: entry.version for entry in self.skeleton.opset_import}
+        return versions.get("") or versions.get("ai.onnx") or 1
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all floating-point initializers, and of Constant nodes with more than one of them."""
+        held = sum(math.prod(weight.shape) for weight in self.weights.values() if _is_float(weight.dtype))
+        constants = (
+            _constant_elements(node) for node in self.skeleton.graph.node if node.op_type == "Constant"
+        )
+        return held + sum(count for count in constants if count > 1)
+
+
+def _is_float(dtype: int) -> bool:
+    return dtype_name(dtype).startswith(("FLOAT", "DOUBLE", "BFLOAT"))
+
+
+def _constant_elements(node: onnx.NodeProto) -> int:
+    count = 0
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.TENSOR and _is_float(attribute.t.data_type):
+            count += math.prod(attribute.t.dims)
+        count += len(attribute.floats)
+    return count

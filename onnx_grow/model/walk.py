@@ -1,0 +1,69 @@
+"""Walks over a model's nested graphs, without recursion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
+
+__all__ = ["all_nodes", "graphs", "nested_graphs", "subgraphs", "tensors"]
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs that are attributes of a node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def nested_graphs(root: GraphProto | FunctionProto) -> Iterator[GraphProto]:
+    """Every graph inside `root`, at any depth, without `root` itself."""
+    stack = [graph for node in root.node for graph in subgraphs(node)]
+    while stack:
+        graph = stack.pop()
+        yield graph
+        stack += (inner for node in graph.node for inner in subgraphs(node))
+
+
+def graphs(model: onnx.ModelProto) -> Iterator[GraphProto]:
+    """Every graph of a model: the main graph, its subgraphs, those inside functions, and the training graphs."""
+    roots = [model.graph]
+    for training in model.training_info:
+        roots += (training.initialization, training.algorithm)
+    for root in roots:
+        yield root
+        yield from nested_graphs(root)
+    for function in model.functions:
+        yield from nested_graphs(function)
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[NodeProto]:
+    """Every node of a model: in any graph and in function bodies."""
+    for graph in graphs(model):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model except the dense initializers of the main graph."""
+    for graph in graphs(model):
+        if graph is not model.graph:
+            yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node in all_nodes(model):
+        for attribute in node.attribute:
+            yield from _attribute_tensors(attribute)
+
+
+def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
+    if attribute.HasField("t"):
+        yield attribute.t
+    yield from attribute.tensors
+    if attribute.HasField("sparse_tensor"):
+        yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+    for sparse in attribute.sparse_tensors:
+        yield from (sparse.values, sparse.indices)

@@ -1,0 +1,201 @@
+"""Weights: what an initializer holds, without holding it.
+
+A weight knows its type, its shape and how many bytes it takes; its values are read only when someone asks for the
+array or when the writer streams the bytes. Anything with these five members is a weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["DATA_FIELDS", "Inline", "Stored", "Typed", "Weight", "dtype_name", "raw_length"]
+
+CHUNK = 4 << 20
+"""Bytes handed to the writer at a time."""
+
+DATA_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+"""The fields of a TensorProto that hold elements one by one, where `raw_data` is not used."""
+
+
+@runtime_checkable
+class Weight(Protocol):
+    """The values of one initializer, in memory or not."""
+
+    @property
+    def dtype(self) -> int:
+        """The element type, an `onnx.TensorProto.DataType`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape; `()` for a scalar."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values in ONNX's `raw_data` layout: little endian, types below one byte packed."""
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """The values, read-only; bfloat16, float8, int4 and the like as `ml_dtypes`, strings as objects."""
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The `raw_data` bytes in order, in bounded pieces. String tensors have none (TypeError)."""
+
+
+class Stored:
+    """A weight whose bytes lie in a memory map, or in any other buffer: nothing is resident until it is read."""
+
+    __slots__ = ("buffer", "dtype", "shape")
+
+    def __init__(self, dtype: int, shape: Sequence[int], buffer: memoryview) -> None:
+        self.dtype = dtype
+        self.shape = tuple(shape)
+        self.buffer = buffer.cast("B").toreadonly()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values, as they are stored."""
+        return self.buffer.nbytes
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """The values, without a copy unless the type is narrower than one byte."""
+        if _bits(self.dtype) < 8:
+            packed = TensorProto(data_type=self.dtype, dims=self.shape, raw_data=bytes(self.buffer))
+            return _readonly(numpy_helper.to_array(packed))
+        return np.frombuffer(self.buffer, _stored_dtype(self.dtype)).reshape(self.shape)
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The stored bytes in order, each piece a view of the map."""
+        return (self.buffer[start : start + CHUNK] for start in range(0, self.nbytes, CHUNK))
+
+    def __repr__(self) -> str:
+        return f"Stored({dtype_name(self.dtype)}, {list(self.shape)})"
+
+
+class Inline:
+    """A weight held as an array in memory."""
+
+    __slots__ = ("_array", "dtype")
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = _readonly(np.asarray(array, order="C"))
+        self.dtype: int = (
+            TensorProto.STRING if array.dtype == object else helper.np_dtype_to_tensor_dtype(array.dtype)
+        )
+
+    @classmethod
+    def of(cls, array: Any) -> Inline:
+        """The weight with these values; the array is not copied, so do not change it afterwards."""
+        return cls(np.asarray(array))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
+        return self._array.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values in the `raw_data` layout; of strings, their UTF-8 bytes."""
+        if self.dtype == TensorProto.STRING:
+            return sum(len(_utf8(text)) for text in self._array.flat)
+        return raw_length(self.dtype, self.shape)
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """The array itself, read-only."""
+        return self._array
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The `raw_data` bytes; only types below one byte and foreign byte orders are converted first."""
+        if self.dtype == TensorProto.STRING:
+            raise TypeError("string tensors have no raw_data layout")
+        array = self._array
+        if _bits(self.dtype) < 8:
+            array = np.frombuffer(numpy_helper.from_array(array).raw_data, np.uint8)
+        elif array.dtype.kind != "V" and array.dtype.newbyteorder("<") != array.dtype:
+            array = array.astype(array.dtype.newbyteorder("<"))
+        return Stored(TensorProto.UINT8, (), memoryview(array.reshape(-1).view(np.uint8))).chunks()
+
+    def __repr__(self) -> str:
+        return f"Inline({dtype_name(self.dtype)}, {list(self.shape)})"
+
+
+class Typed:
+    """A weight kept as it came: a TensorProto whose values are in typed fields, or are strings.
+
+    The writer puts the fields back as they were, so that a file that is not changed keeps its form.
+    """
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: TensorProto) -> None:
+        self.tensor = tensor
+
+    @property
+    def dtype(self) -> int:
+        """The element type."""
+        return self.tensor.data_type
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return tuple(self.tensor.dims)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the values take in the `raw_data` layout; of strings, their UTF-8 bytes."""
+        if self.dtype == TensorProto.STRING:
+            return sum(map(len, self.tensor.string_data))
+        return raw_length(self.dtype, self.shape)
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """The values, converted from the typed field."""
+        return _readonly(numpy_helper.to_array(self.tensor))
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The `raw_data` bytes these values would have."""
+        return Inline(self.array()).chunks()
+
+    def __repr__(self) -> str:
+        return f"Typed({dtype_name(self.dtype)}, {list(self.shape)})"
+
+
+def raw_length(dtype: int, shape: Sequence[int]) -> int:
+    """Bytes a tensor takes in ONNX's `raw_data` layout: ceil(elements * bits / 8).
+
+    Raises ValueError for a type without one (strings, undefined and unknown types).
+    """
+    return -(-math.prod(shape) * _bits(dtype) // 8)
+
+
+def dtype_name(dtype: int) -> str:
+    """The name of an element type, such as `FLOAT16`; of an unknown one, its number."""
+    known = TensorProto.DataType.DESCRIPTOR.values_by_number
+    return str(known[dtype].name) if dtype in known else str(dtype)
+
+
+_NARROW = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
+
+
+def _bits(dtype: int) -> int:
+    name = dtype_name(dtype)
+    if name in ("UNDEFINED", "STRING") or name == str(dtype):
+        raise ValueError(f"element type {name} has no raw_data layout")
+    return _NARROW.get(name) or helper.tensor_dtype_to_np_dtype(dtype).itemsize * 8
+
+
+def _stored_dtype(dtype: int) -> np.dtype[Any]:
+    native = helper.tensor_dtype_to_np_dtype(dtype)
+    return native if native.kind == "V" else native.newbyteorder("<")
+
+
+def _readonly(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _utf8(text: Any) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode()

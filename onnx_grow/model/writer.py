@@ -1,0 +1,344 @@
+"""The writer: a model streamed to disk, one weight at a time, and put in place as a whole or not at all.
+
+Everything is written into a hidden folder beside the target, flushed to the disk, and then renamed. One file is replaced
+atomically. A model with external data is two files, and no filesystem renames two at once: an older pair is moved
+into the hidden folder first, then the data, then the model move in. An exception or Ctrl-C anywhere undoes all of it.
+A process killed between those renames leaves no model under the target name (never one that points at the other's
+data), and both pairs complete in the hidden folder `.NAME.XXXX`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from onnx_grow.errors import OutputError
+from onnx_grow.model import wire
+from onnx_grow.model.weights import DATA_FIELDS, Typed, Weight
+
+if TYPE_CHECKING:
+    from onnx_grow.model.model import Model
+
+__all__ = ["PendingFile", "Progress", "filled", "save", "staged"]
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes written, bytes to write) after every piece."""
+
+EXTERNAL_ABOVE = 100 << 20
+"""A model larger than this keeps its weights in a file beside it, unless asked otherwise."""
+PROTOBUF_LIMIT = (2 << 30) - 1
+"""The largest message protobuf reads."""
+EXTERNAL_WEIGHT = 1024
+"""Weights smaller than this stay in the model: shapes and scalars, which runtimes want to see early."""
+PAGE = 4096
+"""Large weights start at multiples of this, so that a runtime can map them."""
+LINE = 64
+"""Weights smaller than a page start at multiples of this, the widest vector load."""
+
+
+def save(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    external: bool | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a model to `path`, atomically, and return the path.
+
+    `external` puts weights of 1 KiB and more into `PATH.data`; the default does so where the model came with external
+    data or is larger than 100 MiB. `force` replaces existing files, also the file the model was loaded from. The bytes
+    depend on the model only. Raises OutputError where the target exists, cannot be written, or would exceed 2 GiB.
+    """
+    with staged(model, path, force=force, external=external, progress=progress) as pending:
+        return pending.commit()
+
+
+@contextmanager
+def staged(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    external: bool | None = None,
+    progress: Progress | None = None,
+) -> Iterator[PendingFile]:
+    """Write a model beside `path` and leave it to the caller to put it in place.
+
+    Inside the context `pending.path` is a complete model that any runtime can open, external data included;
+    `pending.commit()` renames it into place. Without a commit nothing remains. Arguments and errors as for `save`.
+    """
+    target = Path(os.path.abspath(path))
+    plan = _Layout.of(model, target.name, external)
+    pending = PendingFile(target, Path(), plan.names, force)
+    pending.refuse_existing()
+    with _translated(target):
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        pending.folder = folder
+        with _translated(target):
+            plan.write(folder, progress)
+        yield pending
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(eq=False)
+class PendingFile:
+    """A model written but not yet in place: `path` can be opened, `commit()` makes it the target."""
+
+    target: Path
+    folder: Path
+    names: Sequence[str]
+    force: bool
+
+    @property
+    def path(self) -> Path:
+        """The complete temporary model."""
+        return self.folder / self.target.name
+
+    def commit(self) -> Path:
+        """Rename the file or files into place and return the target. Raises OutputError."""
+        self.refuse_existing()
+        with _translated(self.target):
+            self._install()
+            _sync_folder(self.target.parent)
+        return self.target
+
+    def refuse_existing(self) -> None:
+        """Raise OutputError where a file to be written exists and may not be replaced."""
+        if not self.target.parent.is_dir():
+            raise OutputError(f"the folder {self.target.parent} does not exist", hint="create it first")
+        for final in (self.target.with_name(name) for name in self.names):
+            if final.is_dir():
+                raise OutputError(f"{final} is a folder", hint="give a file name")
+            if os.path.lexists(final) and not self.force:
+                raise OutputError(f"{final} exists", hint="use --force (force=True) to replace it")
+
+    def _install(self) -> None:
+        undo: list[tuple[Path, Path]] = []
+
+        def move(source: Path, to: Path) -> None:
+            undo.append((to, source))
+            os.replace(source, to)
+
+        try:
+            if len(self.names) > 1:
+                previous = self.folder / "previous"
+                previous.mkdir()
+                for name in reversed(self.names):
+                    if os.path.lexists(self.target.with_name(name)):
+                        move(self.target.with_name(name), previous / name)
+            for name in self.names:
+                move(self.folder / name, self.target.with_name(name))
+        except BaseException:
+            for now, before in reversed(undo):
+                with suppress(FileNotFoundError):
+                    os.replace(now, before)
+            raise
+
+
+def filled(skeleton: onnx.ModelProto, weights: Mapping[str, Weight]) -> onnx.ModelProto:
+    """The skeleton with the values of its initializers in it. Raises OutputError beyond protobuf's 2 GiB."""
+    if sum(weight.nbytes for weight in weights.values()) > PROTOBUF_LIMIT:
+        raise OutputError("the model is larger than 2 GiB, the largest protobuf message")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(skeleton)
+    for initializer in proto.graph.initializer:
+        weight = weights[initializer.name]
+        _describe(initializer, weight)
+        if not _keeps_fields(weight):
+            initializer.raw_data = b"".join(weight.chunks())
+    return proto
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Where every byte goes: the model as pieces, and the external weights with their offsets."""
+
+    name: str
+    pieces: Sequence[bytes | memoryview | Weight]
+    data: Sequence[tuple[int, Weight]]
+
+    @classmethod
+    def of(cls, model: Model, name: str, external: bool | None) -> _Layout:
+        inline = sum(w.nbytes for w in model.weights.values()) + model.skeleton.ByteSize()
+        if external is None:
+            external = model.external or inline > EXTERNAL_ABOVE
+        offsets = _offsets(model.weights) if external else {}
+        pieces = _pieces(model, f"{name}.data", offsets)
+        layout = cls(name, pieces, [(offset, model.weights[n]) for n, offset in offsets.items()])
+        if sum(map(_length, pieces)) > PROTOBUF_LIMIT:
+            raise OutputError(f"{name} would be larger than 2 GiB", hint="write it with external data")
+        return layout
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.name}.data", self.name] if self.data else [self.name]
+
+    def write(self, folder: Path, progress: Progress | None) -> None:
+        total = sum(weight.nbytes for _, weight in self.data) + sum(map(_length, self.pieces))
+        done = 0
+
+        def written(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+        if self.data:
+            with _new_file(folder / f"{self.name}.data") as write:
+                end = 0
+                for offset, weight in self.data:
+                    write(bytes(offset - end))
+                    _stream(weight, write, written)
+                    end = offset + weight.nbytes
+        with _new_file(folder / self.name) as write:
+            for piece in self.pieces:
+                if isinstance(piece, bytes | memoryview):
+                    write(piece)
+                    written(len(piece))
+                else:
+                    _stream(piece, write, written)
+
+
+def _offsets(weights: Mapping[str, Weight]) -> dict[str, int]:
+    offsets: dict[str, int] = {}
+    end = 0
+    for name, weight in weights.items():
+        if weight.nbytes >= EXTERNAL_WEIGHT and not _keeps_fields(weight):
+            boundary = PAGE if weight.nbytes >= PAGE else LINE
+            offsets[name] = -(-end // boundary) * boundary
+            end = offsets[name] + weight.nbytes
+    return offsets
+
+
+def _pieces(model: Model, location: str, offsets: Mapping[str, int]) -> list[bytes | memoryview | Weight]:
+    """The file in order; a weight stands for its bytes. Fields come in the order in which protobuf writes them."""
+    data = memoryview(model.skeleton.SerializeToString(deterministic=True))
+    initializers = iter(model.skeleton.graph.initializer)
+    pieces: list[bytes | memoryview | Weight] = []
+    kept = 0
+    for field in wire.fields(data, 0, len(data)):
+        if field.number == wire.GRAPH:
+            graph: list[bytes | memoryview | Weight] = []
+            inner = field.start
+            for part in wire.fields(data, field.start, field.end):
+                if part.number == wire.INITIALIZER:
+                    initializer = next(initializers)
+                    weight = model.weights[initializer.name]
+                    tensor = _tensor(initializer, weight, location, offsets.get(initializer.name))
+                    size = wire.varint(sum(map(_length, tensor)))
+                    graph += (data[inner : part.key], wire.key(wire.INITIALIZER), size, *tensor)
+                    inner = part.end
+            graph.append(data[inner : field.end])
+            size = wire.varint(sum(map(_length, graph)))
+            pieces += (data[kept : field.key], wire.key(wire.GRAPH), size, *graph)
+            kept = field.end
+    pieces.append(data[kept:])
+    return pieces
+
+
+def _tensor(
+    initializer: TensorProto, weight: Weight, location: str, offset: int | None
+) -> list[bytes | memoryview | Weight]:
+    header = TensorProto()
+    header.CopyFrom(initializer)
+    _describe(header, weight)
+    if offset is not None:
+        header.data_location = TensorProto.EXTERNAL
+        for name, value in (("location", location), ("offset", offset), ("length", weight.nbytes)):
+            header.external_data.add(key=name, value=str(value))
+    data = memoryview(header.SerializeToString(deterministic=True))
+    if offset is not None or _keeps_fields(weight):
+        return [data]
+    later = (field.key for field in wire.fields(data, 0, len(data)) if field.number > wire.RAW_DATA)
+    split = next(later, len(data))
+    return [data[:split], wire.key(wire.RAW_DATA), wire.varint(weight.nbytes), weight, data[split:]]
+
+
+def _describe(header: TensorProto, weight: Weight) -> None:
+    """Make a value-less TensorProto say what the weight is, and put in fields that have no raw form."""
+    if tuple(header.dims) != weight.shape:
+        header.dims[:] = weight.shape
+    if header.data_type != weight.dtype:
+        header.data_type = weight.dtype  # type: ignore[assignment]
+    if _keeps_fields(weight):
+        source = weight.tensor if isinstance(weight, Typed) else numpy_helper.from_array(weight.array())
+        for name in DATA_FIELDS:
+            getattr(header, name).extend(getattr(source, name))
+
+
+def _keeps_fields(weight: Weight) -> bool:
+    return isinstance(weight, Typed) or weight.dtype == TensorProto.STRING
+
+
+def _length(piece: bytes | memoryview | Weight) -> int:
+    return len(piece) if isinstance(piece, bytes | memoryview) else piece.nbytes
+
+
+def _stream(
+    weight: Weight, write: Callable[[bytes | memoryview], None], written: Callable[[int], None]
+) -> None:
+    count = 0
+    for chunk in weight.chunks():
+        write(chunk)
+        written(len(chunk))
+        count += len(chunk)
+    if count != weight.nbytes:
+        raise ValueError(f"{weight!r} announced {weight.nbytes} bytes and delivered {count}")
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """A new file, mode 0644 under the umask, on the disk when the context ends."""
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644), "wb"
+    ) as file:
+
+        def write(data: bytes | memoryview) -> None:
+            file.write(data)
+
+        yield write
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(
+        OSError
+    ):  # some systems cannot open a folder; the rename is then as durable as they make it
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space or write elsewhere"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or write elsewhere"),
+    errno.EROFS: ("the folder is read-only", "write elsewhere"),
+    errno.EACCES: ("the folder may not be written", "write elsewhere"),
+    errno.EPERM: ("the folder may not be written", "write elsewhere"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+}
+
+
+@contextmanager
+def _translated(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+        raise OutputError(f"cannot write {target}: {reason}", hint=hint) from error
