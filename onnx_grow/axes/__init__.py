@@ -1,0 +1,1 @@
+"""Axes: which dimensions of which tensors are the same channels, and what that allows."""

@@ -1,0 +1,302 @@
+"""The axis algebra: dimensions as terms, and their unification.
+
+A **dimension** is an ordered product of factors; a **factor** is an axis or an ordered sum of dimensions. An **axis** is an
+indivisible set of channels. A dimension of size 1 is the empty product.
+
+    Conv output              (C,)
+    Flatten of C x 7 x 7     (C, H, W)
+    Concat of two branches   (Sum((A,), (B,)),)
+    grouped convolution      (g, i)
+
+Equations between dimensions are solved by unification, as in type inference: an axis is bound to whatever it is equated
+with, products are walked from the left and split, sums are walked by offsets and cut. Every step makes terms strictly
+smaller, so it ends; nothing is recursive over the graph. What cannot be aligned is frozen, with the reason.
+
+This module is pure: it knows nothing of ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+MOST_REASONS = 4  # enough to explain; an axis of a large graph would otherwise collect one per node
+
+
+class Axis:
+    """An indivisible set of `size` channels; `bound` once it is known to be something more structured."""
+
+    __slots__ = ("bound", "reasons", "size", "uniform")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.bound: Dim | None = None
+        self.reasons: dict[str, None] = {}
+        self.uniform = False
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the axis must keep its size; `reasons` says why."""
+        return bool(self.reasons)
+
+    def __repr__(self) -> str:
+        return f"Axis({self.size})"
+
+
+class Sum:
+    """An ordered sum of dimensions, as a concatenation makes it."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, parts: Iterable[Dim]) -> None:
+        self.parts = tuple(parts)
+        self.size = sum(size(part) for part in self.parts)
+
+    def __repr__(self) -> str:
+        return "Sum(" + " + ".join(map(repr, self.parts)) + ")"
+
+
+Factor = Axis | Sum
+Dim = tuple[Factor, ...]
+Maps = Mapping[Axis, Indices]  # grown axis -> index map g: new index -> old index
+
+
+def size(dim: Dim) -> int:
+    """Number of indices of a dimension."""
+    return prod(factor.size for factor in dim)
+
+
+def axis(n: int) -> Dim:
+    """A dimension of `n` fresh channels: one new axis, or the empty product when n is 1."""
+    return () if n == 1 else (Axis(n),)
+
+
+def concat(parts: Iterable[Dim]) -> Dim:
+    """The ordered sum of dimensions; a single part is itself."""
+    parts = tuple(parts)
+    return parts[0] if len(parts) == 1 else (Sum(parts),)
+
+
+def resolve(dim: Dim) -> Dim:
+    """The product with every bound axis replaced by what it is bound to (sums keep their parts unresolved)."""
+    if not any(isinstance(f, Axis) and f.bound is not None for f in dim):
+        return dim
+    out: list[Factor] = []
+    stack = list(reversed(dim))
+    while stack:
+        factor = stack.pop()
+        if isinstance(factor, Axis) and factor.bound is not None:
+            factor.bound = _shortcut(factor.bound)
+            stack.extend(reversed(factor.bound))
+        else:
+            out.append(factor)
+    return tuple(out)
+
+
+def leaves(dim: Dim) -> Iterator[Axis]:
+    """Every free axis of a dimension, from left to right (an axis that occurs twice comes twice)."""
+    stack: list[Factor] = list(reversed(resolve(dim)))
+    while stack:
+        factor = stack.pop()
+        if isinstance(factor, Sum):
+            for part in reversed(factor.parts):
+                stack.extend(reversed(resolve(part)))
+        else:
+            yield factor
+
+
+def segments(factor: Sum) -> list[Dim]:
+    """The resolved parts of a sum, nested sums flattened, from left to right."""
+    out: list[Dim] = []
+    stack = list(reversed(factor.parts))
+    while stack:
+        part = resolve(stack.pop())
+        if len(part) == 1 and isinstance(part[0], Sum):
+            stack.extend(reversed(part[0].parts))
+        else:
+            out.append(part)
+    return out
+
+
+def index_map(dim: Dim, maps: Maps) -> Indices | None:
+    """The map of new to old indices of a dimension whose axes grow by `maps`; None when nothing in it grows.
+
+    A product's map is the outer (row-major) product of its factors' maps, a sum's the concatenation with offsets.
+    """
+    factors = resolve(dim)
+    if not any(leaf in maps for leaf in leaves(factors)):
+        return None
+    out = np.zeros(1, np.int64)
+    for factor in factors:
+        out = (out[:, None] * factor.size + _factor_map(factor, maps)[None, :]).reshape(-1)
+    return out
+
+
+def grown_size(dim: Dim, maps: Maps) -> int:
+    """Number of indices of a dimension once its axes have grown by `maps`."""
+    total = 1
+    for factor in resolve(dim):
+        if isinstance(factor, Sum):
+            total *= sum(grown_size(part, maps) for part in segments(factor))
+        else:
+            total *= len(maps[factor]) if factor in maps else factor.size
+    return total
+
+
+class Algebra:
+    """Solves equations between dimensions and keeps what they imply.
+
+    `ties` are sums over which statistics are taken: all parts of each must grow by the same factor.
+    """
+
+    def __init__(self) -> None:
+        self.ties: list[Sum] = []
+
+    def freeze(self, dim: Dim, *reasons: str) -> None:
+        """Keep every axis of `dim` at its size, for `reasons`."""
+        for leaf in leaves(dim):
+            for reason in reasons:
+                if len(leaf.reasons) < MOST_REASONS:
+                    leaf.reasons[reason] = None
+
+    def uniform(self, dim: Dim) -> None:
+        """Demand that every index of `dim` gets the same number of copies (statistics are taken over it)."""
+        stack: list[Factor] = list(resolve(dim))
+        while stack:
+            factor = stack.pop()
+            if isinstance(factor, Sum):
+                self.ties.append(factor)
+                for part in segments(factor):
+                    stack.extend(part)
+            else:
+                factor.uniform = True
+
+    def unify(self, a: Dim, b: Dim, where: str) -> None:
+        """Make two dimensions of equal size the same dimension; what does not align is frozen, naming `where`."""
+        work = [(a, b)]
+        while work:
+            left, right = work.pop()
+            if left is not right:
+                self._products(left, right, work, where)
+
+    def _products(self, a: Dim, b: Dim, work: list[tuple[Dim, Dim]], where: str) -> None:
+        left, right = list(reversed(resolve(a))), list(reversed(resolve(b)))
+        while left and right:
+            x, y = _take(left), _take(right)
+            if x is y:
+                continue
+            if x.size == y.size:
+                self._factors(x, y, work, where)
+                continue
+            if x.size > y.size:
+                x, y, left, right = y, x, right, left
+            rest = self._split(y, x, work)
+            if rest is None:
+                self.freeze((x, y, *left, *right), f"the channels on the two sides of {where} do not align")
+                return
+            right.extend(reversed(rest))
+
+    def _factors(self, x: Factor, y: Factor, work: list[tuple[Dim, Dim]], where: str) -> None:
+        """Equate two factors of equal size."""
+        if isinstance(y, Axis):
+            self._bind(y, (x,))
+        elif isinstance(x, Axis):
+            self._bind(x, (y,))
+        else:
+            self._sums(x, y, work, where)
+
+    def _split(self, factor: Factor, lead: Factor, work: list[tuple[Dim, Dim]]) -> Dim | None:
+        """Make `factor` the product of `lead` and something; return the something, or None if it cannot be."""
+        if factor.size % lead.size:
+            return None
+        inner = Axis(factor.size // lead.size)
+        if isinstance(factor, Axis):
+            self._bind(factor, (lead, inner))
+            return (inner,)
+        parts = segments(factor)
+        if any(size(part) % inner.size for part in parts):
+            return None
+        counts = [axis(size(part) // inner.size) for part in parts]
+        for part, count in zip(parts, counts, strict=True):
+            work.append((part, (*count, inner)))
+        work.append(((lead,), concat(counts)))
+        return (inner,)
+
+    def _sums(self, x: Sum, y: Sum, work: list[tuple[Dim, Dim]], where: str) -> None:
+        left, right = list(reversed(segments(x))), list(reversed(segments(y)))
+        while left and right:
+            a, b = resolve(left.pop()), resolve(right.pop())
+            if size(a) > size(b):
+                a, b, left, right = b, a, right, left
+            if size(a) < size(b):
+                cut = self.cut(b, size(a))
+                if cut is None:
+                    rest = concat([a, *reversed(left)]), concat([b, *reversed(right)])
+                    for dim in rest:
+                        self.freeze(dim, f"the parts joined or split at {where} do not align")
+                    return
+                b, remainder = cut
+                right.append(remainder)
+            work.append((a, b))
+
+    def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim] | None:
+        """Cut a dimension in two at index `at` (0 < at < size); None when a product does not let itself be cut there."""
+        dim = resolve(dim)
+        lead, inner = dim[0], dim[1:]
+        if at % size(inner):
+            return None
+        at //= size(inner)
+        if isinstance(lead, Axis):
+            first, second = axis(at), axis(lead.size - at)
+            self._bind(lead, (Sum((first, second)),))
+            return (*first, *inner), (*second, *inner)
+        before: list[Dim] = []
+        after = list(reversed(segments(lead)))
+        while at:
+            part = after.pop()
+            if size(part) > at:
+                halves = self.cut(part, at)
+                if halves is None:
+                    return None
+                part, remainder = halves
+                after.append(remainder)
+            before.append(part)
+            at -= size(part)
+        return (*concat(before), *inner), (*concat(reversed(after)), *inner)
+
+    def _bind(self, axis: Axis, dim: Dim) -> None:
+        """Replace an axis by a structured dimension of the same size, which inherits all that is known of it."""
+        axis.bound = dim
+        self.freeze(dim, *axis.reasons)
+        if axis.uniform:
+            self.uniform(dim)
+
+
+def _shortcut(dim: Dim) -> Dim:
+    """Path compression: skip chains of axes that are bound to one other axis."""
+    while len(dim) == 1 and isinstance(dim[0], Axis) and dim[0].bound is not None:
+        dim = dim[0].bound
+    return dim
+
+
+def _take(stack: list[Factor]) -> Factor:
+    """Pop the next factor, resolved now: an earlier step of the same walk may have bound it."""
+    stack.extend(reversed(resolve((stack.pop(),))))
+    return stack.pop()
+
+
+def _factor_map(factor: Factor, maps: Maps) -> Indices:
+    if isinstance(factor, Axis):
+        grown = maps.get(factor)
+        return np.arange(factor.size) if grown is None else grown
+    out, offset = [], 0
+    for part in segments(factor):
+        inner = index_map(part, maps)
+        out.append((np.arange(size(part)) if inner is None else inner) + offset)
+        offset += size(part)
+    return np.concatenate(out)

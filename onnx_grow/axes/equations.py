@@ -1,0 +1,256 @@
+"""What an operator's rule may say: the vocabulary of `onnx_grow.operators`.
+
+A rule is called with one `Node` and states equations between the dimensions of its inputs and outputs. It says
+
+- which dimensions are the same (`set`, `unify`), must keep their size (`freeze`) or take statistics (`uniform`);
+- over which dimensions two operands are contracted (`contract`), so that the copies' contributions still sum to the original;
+- which attributes and shape inputs hold sizes, and of what (`size_attribute`, `size_input`);
+- what part a dimension plays (`role`).
+
+Everything that a rule says of weights follows from their dimensions: no rule touches a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from onnx_grow.axes.algebra import Algebra, Dim, Sum, axis, size
+
+Role = Literal["groups", "heads", "head_dim", "state", "residual", "embedding"]
+
+
+class Unsupported(Exception):
+    """A rule cannot describe this node; every dimension it touches freezes, for the reason given."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one operator treats axes.
+
+    `state` says the equations of a node. `addends` tells how a positive scale moves from the result to the operands: the
+    result is scaled when every addend is, each through any one of the inputs listed for it. A convolution's result is
+    scaled through its kernel and its bias, `((1,), (2,))`; "each" means every input, None that no scale passes.
+    """
+
+    state: Callable[[Node], None]
+    addends: tuple[tuple[int, ...], ...] | Literal["each"] | None = None
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Copies of `over` are summed: scaling one of `operands` by `count ** power` keeps the result.
+
+    `operands` are (input, position of the dimension that is or contains `over`) pairs; any one of them may take the scale.
+    """
+
+    node: int
+    over: Dim
+    operands: tuple[tuple[int, int], ...]
+    power: float = -1.0
+
+
+@dataclass(frozen=True)
+class Negated:
+    """The size of a dimension, counted from the end: an index of minus that."""
+
+    dim: Dim
+
+
+Element = Dim | Negated | None
+
+
+@dataclass(frozen=True)
+class SizedAttribute:
+    """An attribute that holds sizes: `elements[k]` is the dimension whose size it holds, or None for what stays."""
+
+    node: int
+    name: str
+    elements: tuple[Element, ...]
+    scalar: bool
+
+
+@dataclass(frozen=True)
+class SizedInput:
+    """An input that holds sizes, element by element, as `SizedAttribute` does for attributes.
+
+    Elements that hold -1 (inferred) or 0 where `zero_copies` (taken over from the data) stay what they are.
+    """
+
+    node: int
+    input: int
+    elements: tuple[Element, ...]
+    zero_copies: bool = False
+
+
+@dataclass
+class Statements:
+    """All that the rules have said of a graph."""
+
+    algebra: Algebra = field(default_factory=Algebra)
+    contractions: list[Contraction] = field(default_factory=list)
+    attributes: list[SizedAttribute] = field(default_factory=list)
+    sized_inputs: dict[tuple[int, int], SizedInput] = field(default_factory=dict)
+    roles: list[tuple[Role, Dim]] = field(default_factory=list)
+
+
+class Node:
+    """One node as its rule sees it.
+
+    `dims[i]` are the dimensions of input i (None when the input is absent), `shapes[i]` its concrete shape, `values[i]` its
+    value when it is known without running the model, `constant[i]` whether it is a weight or computed from weights only.
+    `out_shapes[i]` is the concrete shape of output i (None when the output is unused). `origins[i]` is the node that last
+    computed input i anew, elementwise operators passed over (None for constants); `origin` is that of the outputs.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        op: str,
+        label: str,
+        version: int,
+        attributes: Mapping[str, Any],
+        dims: Sequence[tuple[Dim, ...] | None],
+        values: Sequence[np.ndarray | None],
+        constant: Sequence[bool],
+        origins: Sequence[int | None],
+        out_shapes: Sequence[tuple[int, ...] | None],
+        statements: Statements,
+    ) -> None:
+        self.index = index
+        self.op = op
+        self.label = label
+        self.version = version
+        self.attributes = attributes
+        self.dims = dims
+        self.values = values
+        self.constant = constant
+        self.origins = origins
+        self.origin = index
+        self.out_shapes = out_shapes
+        self.outputs: list[tuple[Dim, ...] | None] = [None] * len(out_shapes)
+        self._statements = statements
+
+    def __repr__(self) -> str:
+        return self.label
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, or `default`."""
+        return self.attributes.get(name, default)
+
+    def has(self, i: int) -> bool:
+        """Whether optional input `i` is there."""
+        return i < len(self.dims) and self.dims[i] is not None
+
+    def input(self, i: int) -> tuple[Dim, ...]:
+        """The dimensions of an input that must be there."""
+        dims = self.dims[i] if i < len(self.dims) else None
+        if dims is None:
+            raise Unsupported(f"input {i} is missing")
+        return dims
+
+    def shape(self, i: int) -> tuple[int, ...]:
+        """The concrete shape of input `i`."""
+        return tuple(size(dim) for dim in self.input(i))
+
+    def out_shape(self, o: int = 0) -> tuple[int, ...]:
+        """The concrete shape of output `o`, which must be used."""
+        shape = self.out_shapes[o]
+        if shape is None:
+            raise Unsupported(f"output {o} is unused")
+        return shape
+
+    def value(self, i: int) -> np.ndarray:
+        """The value of input `i`, which the rule needs in order to say anything."""
+        value = self.values[i] if i < len(self.values) else None
+        if value is None:
+            raise Unsupported(f"input {i} is not known before the model runs")
+        return value
+
+    def integers(self, name: str, i: int) -> list[int] | None:
+        """A list that is an attribute in old operator sets and input `i` in new ones; None when it is absent."""
+        if name in self.attributes:
+            value = self.attributes[name]
+            return [value] if isinstance(value, int) else [int(v) for v in value]
+        if not self.has(i):
+            return None
+        return [int(v) for v in self.value(i).reshape(-1)]
+
+    def axis(self, position: int, rank: int | None = None) -> int:
+        """A dimension's position, counted from the front, of input 0 or of a tensor of `rank`."""
+        rank = len(self.input(0)) if rank is None else rank
+        if not -rank <= position < max(rank, 1):
+            raise Unsupported(f"axis {position} is out of range")
+        return position + rank if position < 0 else position
+
+    def set(self, o: int, dims: Sequence[Dim]) -> None:
+        """Say what the dimensions of output `o` are; unused outputs are passed over."""
+        if o >= len(self.out_shapes) or self.out_shapes[o] is None:
+            return
+        if tuple(size(dim) for dim in dims) != self.out_shapes[o]:
+            raise Unsupported(
+                f"output {o} has shape {list(self.out_shapes[o] or ())}, which its rule did not expect"
+            )
+        self.outputs[o] = tuple(dims)
+
+    def unify(self, a: Dim, b: Dim) -> None:
+        """Say that two dimensions are the same. Raises Unsupported when their sizes differ."""
+        if size(a) != size(b):
+            raise Unsupported(f"dimensions of {size(a)} and {size(b)} meet")
+        self._statements.algebra.unify(a, b, self.label)
+
+    def freeze(self, dim: Dim, reason: str) -> None:
+        """Say that a dimension must keep its size; the node is named before the reason."""
+        self._statements.algebra.freeze(dim, f"{self.label}: {reason}")
+
+    def frozen(self, n: int, reason: str) -> Dim:
+        """A fresh dimension of `n` that must keep its size."""
+        dim = axis(n)
+        self.freeze(dim, reason)
+        return dim
+
+    def uniform(self, dim: Dim) -> None:
+        """Say that statistics are taken over a dimension: every index of it needs the same number of copies."""
+        self._statements.algebra.uniform(dim)
+
+    def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim]:
+        """Cut a dimension in two; one that does not let itself be cut is frozen."""
+        halves = self._statements.algebra.cut(dim, at)
+        if halves is None:
+            reason = f"cut at {at}, inside channels that belong together"
+            self.freeze(dim, reason)
+            halves = self.frozen(at, reason), self.frozen(size(dim) - at, reason)
+        return halves
+
+    def contract(self, over: Dim, *operands: tuple[int, int], power: float = -1.0) -> None:
+        """Say that copies of `over` are summed, in (input, dimension) `operands`; see `Contraction`."""
+        self._statements.contractions.append(Contraction(self.index, over, operands, power))
+
+    def tie(self, parts: Sequence[Dim]) -> None:
+        """Say that dimensions must grow by the same factor."""
+        self._statements.algebra.ties.append(Sum(parts))
+
+    def size_attribute(self, name: str, dim: Dim) -> None:
+        """Say what dimension an attribute holds the size of; one that is absent is passed over."""
+        if name in self.attributes:
+            self._statements.attributes.append(SizedAttribute(self.index, name, (dim,), scalar=True))
+
+    def size_input(self, i: int, elements: Sequence[Element], *, zero_copies: bool = False) -> None:
+        """Say of what dimensions input `i` holds the sizes, element by element."""
+        said = SizedInput(self.index, i, tuple(elements), zero_copies)
+        self._statements.sized_inputs[self.index, i] = said
+
+    def sizes(self, name: str, i: int, elements: Sequence[Element]) -> None:
+        """Say of what dimensions a list holds the sizes: attribute `name` in old operator sets, input `i` in new ones."""
+        if name in self.attributes:
+            said = SizedAttribute(self.index, name, tuple(elements), scalar=False)
+            self._statements.attributes.append(said)
+        elif self.has(i):
+            self.size_input(i, elements)
+
+    def role(self, role: Role, dim: Dim) -> None:
+        """Say what part a dimension plays; it decides the axis' kind."""
+        self._statements.roles.append((role, dim))

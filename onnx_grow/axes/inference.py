@@ -1,0 +1,218 @@
+"""Channel inference: one walk over the graph, in which every node's rule states its equations.
+
+Nothing here knows an operator. A node without a rule, or one whose rule gives up, freezes every dimension it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from onnx_grow.axes.algebra import Dim, axis
+from onnx_grow.axes.equations import Node, Rule, Statements, Unsupported
+
+if TYPE_CHECKING:
+    from onnx_grow.model import Model, Topology
+    from onnx_grow.shapes import Shapes
+
+Dims = tuple[Dim, ...]
+Rules = Mapping[tuple[str, str], Rule]  # (domain, operator) -> rule
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What inference knows of a model.
+
+    `dims` holds the dimensions of every tensor that is computed or fed; `uses` those of every constant (initializer or
+    Constant node's output), use by use: one weight may play different roles. `said` is what the rules stated, `labels` names
+    the nodes for people, `rules` is the rule of each node (None where it has none).
+    """
+
+    model: Model
+    topology: Topology
+    shapes: Shapes
+    dims: Mapping[str, Dims]
+    uses: Mapping[tuple[int, int], Dims]
+    constants: frozenset[str]
+    folded: frozenset[str]
+    said: Statements
+    labels: tuple[str, ...]
+    rules: tuple[Rule | None, ...]
+
+    def input_dims(self, node: int, i: int) -> Dims | None:
+        """The dimensions of input `i` of a node, whether constant or computed; None when it is absent or unknown."""
+        name = self.topology.proto(node).input[i]
+        return self.uses.get((node, i)) or self.dims.get(name)
+
+
+def infer(model: Model, shapes: Shapes, rules: Rules) -> Analysis:
+    """Walk the graph of `model` once, in its own order, and state the equations of every node by `rules`."""
+    walk = _Walk(model, shapes, rules)
+    walk.inputs()
+    for index in range(len(walk.topology.nodes)):
+        walk.node(index)
+    walk.borders()
+    return walk.analysis()
+
+
+class _Walk:
+    def __init__(self, model: Model, shapes: Shapes, rules: Rules) -> None:
+        self.model, self.shapes, self.rules = model, shapes, rules
+        self.topology = model.topology()
+        self.said = Statements()
+        self.dims: dict[str, Dims] = {}
+        self.uses: dict[tuple[int, int], Dims] = {}
+        self.shared: dict[str, Dims] = {}
+        self.constants = set(model.weights)
+        self.folded: set[str] = set()
+        self.origins: dict[str, int] = {}
+        self.labels: list[str] = []
+        self.found: list[Rule | None] = []
+        self.opsets = {
+            "" if opset.domain == "ai.onnx" else opset.domain: opset.version
+            for opset in model.skeleton.opset_import
+        }
+
+    def inputs(self) -> None:
+        for name in self.topology.inputs:
+            self.dims[name] = self._frozen(name, f"it is a dimension of the model's input '{name}'")
+
+    def node(self, index: int) -> None:
+        proto = self.topology.proto(index)
+        label = _label(proto)
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        rule = self.rules.get((domain, proto.op_type))
+        self.labels.append(label)
+        self.found.append(rule)
+        if proto.op_type == "Constant" and not domain:
+            self.constants.add(proto.output[0])
+            return
+        view = self._view(index, proto, label)
+        try:
+            if rule is None:
+                operator = f"{domain}.{proto.op_type}" if domain else proto.op_type
+                raise Unsupported(f"operator {operator} has no rule")
+            if any(name and dims is None for name, dims in zip(proto.input, view.dims, strict=True)):
+                raise Unsupported("the shape of one of its inputs is not known")
+            if any(0 in shape for shape in (*map(view.shape, _present(view)), *view.out_shapes) if shape):
+                raise Unsupported("one of its tensors is empty")
+            rule.state(view)
+        except Unsupported as reason:
+            self._opaque(proto, view, f"{label}: {reason}")
+        self._outputs(proto, view)
+
+    def borders(self) -> None:
+        """Freeze what leaves the graph: its outputs, and what the bodies of control flow read."""
+        for name in self.topology.outputs:
+            for dim in self.dims.get(name, ()):
+                self.said.algebra.freeze(dim, f"it is a dimension of the model's output '{name}'")
+        for name, index in self.topology.captured.items():
+            for dim in self.dims.get(name, ()):
+                self.said.algebra.freeze(dim, f"{self.labels[index]}: its body uses '{name}'")
+
+    def analysis(self) -> Analysis:
+        return Analysis(
+            self.model,
+            self.topology,
+            self.shapes,
+            self.dims,
+            self.uses,
+            frozenset(self.constants),
+            frozenset(self.folded),
+            self.said,
+            tuple(self.labels),
+            tuple(self.found),
+        )
+
+    def _view(self, index: int, proto: onnx.NodeProto, label: str) -> Node:
+        names = list(proto.input)
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        return Node(
+            index,
+            proto.op_type,
+            label,
+            self.opsets.get(domain, 1),
+            _attributes(proto),
+            [self._use(index, i, name) for i, name in enumerate(names)],
+            [self.shapes.value.get(name) for name in names],
+            [self._constant(name) for name in names],
+            [None if not name or self._constant(name) else self.origins.get(name, -1) for name in names],
+            [self.shapes.shape.get(name) if name else None for name in proto.output],
+            self.said,
+        )
+
+    def _constant(self, name: str) -> bool:
+        return name in self.constants or name in self.folded
+
+    def _use(self, index: int, i: int, name: str) -> Dims | None:
+        """The dimensions of an input; a constant gets fresh ones for each use, unless it is clearly shared on purpose.
+
+        Exporters merge equal vectors (zero biases), which means nothing; a matrix used twice is meant.
+        """
+        if not name or name not in self.constants:
+            return self.dims.get(name)
+        shape = self.shapes.shape.get(name)
+        if shape is None:
+            return None
+        if sum(n > 1 for n in shape) > 1:
+            dims = self.shared.setdefault(name, tuple(axis(n) for n in shape))
+        else:
+            dims = tuple(axis(n) for n in shape)
+        self.uses[index, i] = dims
+        return dims
+
+    def _outputs(self, proto: onnx.NodeProto, view: Node) -> None:
+        from_constants = bool(proto.input) and all(self._constant(n) for n in proto.input if n)
+        for name, dims in zip(proto.output, view.outputs, strict=True):
+            if not name:
+                continue
+            self.origins[name] = view.origin
+            if dims is not None:
+                self.dims[name] = dims
+            elif name in self.shapes.shape:
+                self.dims[name] = self._frozen(name, f"{view.label}: its rule says nothing of this output")
+            if from_constants:
+                self.folded.add(name)
+
+    def _opaque(self, proto: onnx.NodeProto, view: Node, reason: str) -> None:
+        for dims in view.dims:
+            for dim in dims or ():
+                self.said.algebra.freeze(dim, reason)
+        for o, name in enumerate(proto.output):
+            if name in self.shapes.shape:
+                view.outputs[o] = self._frozen(name, reason)
+
+    def _frozen(self, name: str, reason: str) -> Dims:
+        dims = tuple(axis(n) for n in self.shapes.shape[name])
+        for dim in dims:
+            self.said.algebra.freeze(dim, reason)
+        return dims
+
+
+def _present(view: Node) -> list[int]:
+    return [i for i, dims in enumerate(view.dims) if dims is not None]
+
+
+def _label(proto: onnx.NodeProto) -> str:
+    return f"{proto.op_type} '{proto.name or next(filter(None, proto.output), '')}'"
+
+
+def _attributes(proto: onnx.NodeProto) -> dict[str, Any]:
+    """Numbers and texts; tensors and graphs are none of a rule's business."""
+    out: dict[str, Any] = {}
+    for attribute in proto.attribute:
+        match attribute.type:
+            case onnx.AttributeProto.INT:
+                out[attribute.name] = attribute.i
+            case onnx.AttributeProto.INTS:
+                out[attribute.name] = list(attribute.ints)
+            case onnx.AttributeProto.FLOAT:
+                out[attribute.name] = attribute.f
+            case onnx.AttributeProto.STRING:
+                out[attribute.name] = attribute.s.decode(errors="replace")
+            case onnx.AttributeProto.FLOATS:
+                out[attribute.name] = list(attribute.floats)
+    return out
