@@ -1,0 +1,262 @@
+"""Which concrete input shapes to look at a model with."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import itertools
+import operator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnx_grow.errors import InvalidRequestError
+from onnx_grow.model import Model
+
+Symbol = str | tuple[str, int]
+
+_PRIMES = (
+    7,
+    11,
+    13,
+    17,
+    19,
+    23,
+    29,
+    31,
+    37,
+    41,
+    43,
+    47,
+    53,
+    59,
+    61,
+    67,
+    71,
+    73,
+    79,
+    83,
+    89,
+    97,
+    101,
+    103,
+    107,
+)
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.floordiv,
+}
+
+
+def candidates(
+    model: Model, overrides: Mapping[str, Sequence[int]] | None = None
+) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Legal-looking concrete shapes of all tensor inputs, the most telling first, each only once.
+
+    Static dims keep their size. Dynamic dims that share a name share a size; unnamed ones are independent at
+    first and tied by position later. The first candidate uses different primes that divide no static size of
+    the file, so that an axis can be told by its size; later ones use sizes that networks with strides, windows
+    or fixed lengths accept. `overrides` fixes the shapes of some inputs, and the sizes of the dims named there.
+
+    Raises InvalidRequestError for an unknown input, a shape that contradicts the file, or an input of unknown
+    rank.
+    """
+    inputs = declared_inputs(model)
+    fixed, sizes = _check(inputs, overrides or {})
+    open_inputs = {name: dims for name, dims in inputs.items() if name not in fixed}
+    for name, dims in open_inputs.items():
+        if dims is None:
+            raise InvalidRequestError(
+                f"input {name!r} declares no shape",
+                hint=f"give one with --shape {name}=1x3x224x224 or the like",
+            )
+    roles = _roles({name: dims for name, dims in open_inputs.items() if dims is not None})
+    seen: set[tuple[tuple[int, ...], ...]] = set()
+    for choice in _choices(roles, _static_sizes(model)):
+        shapes = dict(fixed)
+        for name, dims in open_inputs.items():
+            shapes[name] = tuple(_size(dim, {**choice, **sizes}) for dim in dims or ())
+        key = tuple(shapes.values())
+        if key not in seen:
+            seen.add(key)
+            yield {name: shapes[name] for name in inputs}
+
+
+def declared_inputs(model: Model) -> dict[str, tuple[int | Symbol, ...] | None]:
+    """Dims of every real tensor input: a size, a name, or (input, axis); None if no shape is declared."""
+    declared: dict[str, tuple[int | Symbol, ...] | None] = {}
+    for value in model.skeleton.graph.input:
+        if value.name in model.weights or not value.type.HasField("tensor_type"):
+            continue
+        tensor = value.type.tensor_type
+        declared[value.name] = (
+            tuple(_dim(value.name, axis, dim) for axis, dim in enumerate(tensor.shape.dim))
+            if tensor.HasField("shape")
+            else None
+        )
+    return declared
+
+
+def dynamic_dims(model: Model) -> dict[str, frozenset[int]]:
+    """Per tensor input, the positions of the dims that the file leaves open."""
+    return {
+        name: frozenset(axis for axis, dim in enumerate(dims or ()) if not isinstance(dim, int))
+        for name, dims in declared_inputs(model).items()
+    }
+
+
+def _dim(name: str, axis: int, dim: onnx.TensorShapeProto.Dimension) -> int | Symbol:
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
+        return int(dim.dim_value)
+    return dim.dim_param or (name, axis)
+
+
+def _check(
+    inputs: Mapping[str, tuple[int | Symbol, ...] | None], overrides: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, tuple[int, ...]], dict[Symbol, int]]:
+    """The overrides as shapes, and the sizes that they give to named dims."""
+    fixed: dict[str, tuple[int, ...]] = {}
+    sizes: dict[Symbol, int] = {}
+    for name, given in overrides.items():
+        shape = tuple(int(size) for size in given)
+        if name not in inputs:
+            close = difflib.get_close_matches(name, inputs, n=1, cutoff=0.4)
+            names = ", ".join(repr(known) for known in inputs) or "none"
+            raise InvalidRequestError(
+                f"the model has no input {name!r}",
+                hint=f"did you mean {close[0]!r}?" if close else f"inputs: {names}",
+            )
+        dims = inputs[name]
+        if any(size < 0 for size in shape):
+            raise InvalidRequestError(f"shape {_text(shape)} of input {name!r} has a negative size")
+        if dims is not None and (
+            len(dims) != len(shape)
+            or any(isinstance(dim, int) and dim != size for dim, size in zip(dims, shape, strict=True))
+        ):
+            raise InvalidRequestError(
+                f"shape {_text(shape)} does not fit input {name!r}", hint=f"the file declares {_text(dims)}"
+            )
+        fixed[name] = shape
+        for dim, size in zip(dims or (), shape, strict=False):
+            if not isinstance(dim, int):
+                sizes.setdefault(dim, size)
+    return fixed, sizes
+
+
+def _text(dims: Sequence[int | Symbol]) -> str:
+    return "x".join("?" if isinstance(dim, tuple) else str(dim) for dim in dims) or "scalar"
+
+
+@dataclass(frozen=True)
+class _Role:
+    """What a dynamic dim probably counts: samples of a batch, pixels of a direction, or steps."""
+
+    kind: str
+    axis: int
+
+
+def _roles(inputs: Mapping[str, tuple[int | Symbol, ...]]) -> dict[Symbol, _Role]:
+    roles: dict[Symbol, _Role] = {}
+    for dims in inputs.values():
+        for axis, dim in enumerate(dims):
+            for symbol in _symbols(dim):
+                kind = "batch" if axis == 0 else "spatial" if len(dims) in (4, 5) else "steps"
+                roles.setdefault(symbol, _Role(kind, axis))
+    return roles
+
+
+def _choices(roles: Mapping[Symbol, _Role], static: frozenset[int]) -> Iterator[dict[Symbol, int]]:
+    """Sizes for all symbols, in the order in which they should be tried."""
+    foreign = [prime for prime in _PRIMES if all(size % prime for size in static)]
+    primes = list(dict.fromkeys([*foreign, *_PRIMES]))
+    distinct = dict(zip(roles, itertools.cycle(primes), strict=False))
+    tied = {symbol: primes[role.axis % len(primes)] for symbol, role in roles.items()}
+    pairs = (
+        (67, 71),
+        (64, 96),
+        (224, 256),
+        (224, 224),
+        (320, 320),
+        (128, 128),
+        (512, 512),
+        (32, 32),
+        (640, 640),
+    )
+    for base in (distinct, tied):
+        yield base
+        for pair in pairs:
+            yield _with_spatial(base, roles, pair)
+    for batch, steps in ((7, 8), (7, 16), (7, 64), (7, 128), (1, 7), (1, 16), (1, 64), (1, 1), (2, 2)):
+        base = {symbol: batch if role.kind == "batch" else steps for symbol, role in roles.items()}
+        yield _with_spatial(base, roles, (224, 224))
+        yield _with_spatial(base, roles, (64, 96))
+        yield base
+
+
+def _with_spatial(
+    base: Mapping[Symbol, int], roles: Mapping[Symbol, _Role], pair: tuple[int, int]
+) -> dict[Symbol, int]:
+    return {s: pair[roles[s].axis % 2] if roles[s].kind == "spatial" else size for s, size in base.items()}
+
+
+def _symbols(dim: int | Symbol) -> list[Symbol]:
+    """A dim of its own, or the names in an expression such as `past_length + length`."""
+    if isinstance(dim, int):
+        return []
+    if isinstance(dim, tuple) or _tree(dim) is None:
+        return [dim]
+    return list(re.findall(r"[A-Za-z_]\w*", dim))
+
+
+def _size(dim: int | Symbol, sizes: Mapping[Symbol, int]) -> int:
+    if isinstance(dim, int):
+        return dim
+    if dim in sizes:
+        return sizes[dim]
+    tree = _tree(dim) if isinstance(dim, str) else None
+    return max(_value(tree, sizes), 0) if tree is not None else 1
+
+
+def _tree(dim: str) -> ast.expr | None:
+    """The expression that a dim's name spells, None if it is just a name."""
+    if (
+        len(dim) > 200
+    ):  # no exporter writes such an expression; the parser need not see what somebody else wrote
+        return None
+    try:
+        tree = ast.parse(dim, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return tree if isinstance(tree, ast.BinOp) and _is_arithmetic(tree) else None
+
+
+def _is_arithmetic(tree: ast.AST) -> bool:
+    return all(
+        isinstance(part, ast.BinOp | ast.Name | ast.Load | ast.operator)
+        or (isinstance(part, ast.Constant) and isinstance(part.value, int))
+        for part in ast.walk(tree)
+    ) and all(type(part.op) in _OPERATORS for part in ast.walk(tree) if isinstance(part, ast.BinOp))
+
+
+def _value(tree: ast.expr, sizes: Mapping[Symbol, int]) -> int:
+    if isinstance(tree, ast.BinOp):
+        left, right = _value(tree.left, sizes), _value(tree.right, sizes)
+        if isinstance(tree.op, ast.FloorDiv | ast.Div) and not right:
+            return left
+        return int(_OPERATORS[type(tree.op)](left, right))
+    if isinstance(tree, ast.Name):
+        return sizes.get(tree.id, 1)
+    assert isinstance(tree, ast.Constant)
+    assert isinstance(tree.value, int)
+    return tree.value
+
+
+def _static_sizes(model: Model) -> frozenset[int]:
+    weights = (size for weight in model.weights.values() for size in weight.shape)
+    inputs = (dim for dims in declared_inputs(model).values() for dim in dims or () if isinstance(dim, int))
+    return frozenset(size for size in itertools.chain(weights, inputs) if size > 1)
