@@ -1,0 +1,27 @@
+"""The rules: one file per family of operators, one line per operator where a signature says it."""
+
+from __future__ import annotations
+
+from onnx_grow.operators import (
+    contraction,
+    elementwise,
+    generation,
+    movement,
+    normalization,
+    pooling,
+    recurrent,
+    reduction,
+)
+
+RULES = {
+    **elementwise.RULES,
+    **contraction.RULES,
+    **normalization.RULES,
+    **pooling.RULES,
+    **movement.RULES,
+    **reduction.RULES,
+    **generation.RULES,
+    **recurrent.RULES,
+}
+
+__all__ = ["RULES"]

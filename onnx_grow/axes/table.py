@@ -1,0 +1,183 @@
+"""The table of axes: what can grow, what cannot and why, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import prod
+from typing import Any
+
+from onnx_grow.axes.algebra import Axis, leaves
+from onnx_grow.axes.inference import Analysis
+
+KINDS = ("hidden", "residual", "embedding", "state", "head_dim", "heads", "groups")
+"""Kinds of axes, those that people mean by "wider" first."""
+
+_BY_ROLE = ("groups", "heads", "head_dim", "state", "residual", "embedding")  # the first role that an axis has decides
+
+
+@dataclass(frozen=True)
+class AxisInfo:
+    """One axis: a set of channels that grow together.
+
+    `name` is that of the node that first writes it. `constraint` is "uniform" where statistics are taken over the axis, so that
+    it grows by whole factors only, else "any". `reasons` say why it cannot grow, naming nodes. `writers` and `readers` are the
+    nodes that compute the axis anew and that sum over it. `parameters` counts the elements of the weights it is a dimension of,
+    `parameters_per_unit` what one more index adds.
+    """
+
+    name: str
+    size: int
+    kind: str
+    constraint: str
+    reasons: tuple[str, ...]
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    parameters: int
+
+    @property
+    def growable(self) -> bool:
+        """Whether the axis can grow."""
+        return not self.reasons
+
+    @property
+    def parameters_per_unit(self) -> int:
+        """Parameters that one more index adds, all else equal."""
+        return self.parameters // self.size
+
+
+@dataclass(frozen=True)
+class AxisTable:
+    """The axes of a model that weights have, in graph order.
+
+    Iterates as `AxisInfo`; `str()` is a plain table. `parameters` counts all weights of the model, `growable_parameters` those with
+    at least one growable dimension.
+    """
+
+    rows: tuple[AxisInfo, ...]
+    parameters: int
+    growable_parameters: int
+    axes: Mapping[str, Axis] = field(repr=False, compare=False)
+
+    def __iter__(self) -> Iterator[AxisInfo]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> AxisInfo:
+        return next(row for row in self.rows if row.name == name)
+
+    @property
+    def growable(self) -> tuple[AxisInfo, ...]:
+        """The axes that can grow."""
+        return tuple(row for row in self.rows if row.growable)
+
+    @property
+    def frozen(self) -> tuple[AxisInfo, ...]:
+        """The axes that cannot, with their reasons."""
+        return tuple(row for row in self.rows if not row.growable)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with the stable keys of `AxisInfo`."""
+        return {
+            "parameters": self.parameters,
+            "growable_parameters": self.growable_parameters,
+            "axes": [{**asdict(row), "growable": row.growable} for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        rows = [("axis", "kind", "size", "grows", "parameters", "why not")]
+        for row in self.rows:
+            why = row.reasons[0] if row.reasons else ""
+            grows = {"any": "yes", "uniform": "by whole factors"}[row.constraint] if row.growable else "no"
+            rows.append((row.name, row.kind, str(row.size), grows, f"{row.parameters:,}", why))
+        widths = [max(len(line[k]) for line in rows) for k in range(5)]
+        return "\n".join(
+            "  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[5]]).rstrip()
+            for line in rows
+        )
+
+
+def tabulate(analysis: Analysis) -> AxisTable:
+    """The axes of an analysed model: those of computed tensors that some weight has too."""
+    return _Tabulation(analysis).table()
+
+
+class _Tabulation:
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.writers: dict[Axis, list[int]] = {}
+        self.readers: dict[Axis, list[int]] = {}
+        self.weights: dict[Axis, dict[str, int]] = {}
+        self.roles: dict[Axis, set[str]] = {}
+
+    def table(self) -> AxisTable:
+        for index in range(len(self.analysis.topology.nodes)):
+            self._node(index)
+        for role, dim in self.analysis.said.roles:
+            for leaf in leaves(dim):
+                self.roles.setdefault(leaf, set()).add(role)
+        named: dict[str, Axis] = {}
+        for found in self.writers:
+            if found in self.weights:
+                named[self._name(found, named)] = found
+        rows = tuple(self._row(name, found) for name, found in named.items())
+        sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
+        growable = {name for found, weights in self.weights.items() if not found.frozen for name in weights}
+        return AxisTable(
+            rows, self.analysis.model.parameters, sum(sizes[name] for name in growable), named
+        )
+
+    def _node(self, index: int) -> None:
+        proto = self.analysis.topology.proto(index)
+        inputs = self._leaves(name for name in proto.input if name not in self.analysis.folded)
+        outputs = self._leaves(name for name in proto.output if name not in self.analysis.folded)
+        for leaf in outputs:
+            seen = self.writers.setdefault(leaf, [])
+            if leaf not in inputs:
+                seen.append(index)
+        for leaf in inputs.keys() - outputs.keys():
+            self.readers.setdefault(leaf, []).append(index)
+        for i, name in enumerate(proto.input):
+            dims = self.analysis.uses.get((index, i))
+            if dims is None or not _is_float(self.analysis.shapes.dtype.get(name, 0)):
+                continue
+            elements = prod(self.analysis.shapes.shape[name])
+            for dim in dims:
+                for leaf in leaves(dim):
+                    self.weights.setdefault(leaf, {})[name] = elements
+
+    def _leaves(self, names: Iterator[str]) -> dict[Axis, None]:
+        dims = (dim for name in names for dim in self.analysis.dims.get(name, ()))
+        return {leaf: None for dim in dims for leaf in leaves(dim)}
+
+    def _name(self, found: Axis, taken: Mapping[str, Axis]) -> str:
+        first = self._names(self.writers[found][:1])
+        base = first[0] if first else next(iter(self.weights[found]))
+        name, k = base, 1
+        while name in taken:
+            k += 1
+            name = f"{base}:{k}"
+        return name
+
+    def _names(self, nodes: Sequence[int]) -> tuple[str, ...]:
+        protos = (self.analysis.topology.proto(index) for index in nodes)
+        return tuple(proto.name or next(filter(None, proto.output)) for proto in protos)
+
+    def _row(self, name: str, found: Axis) -> AxisInfo:
+        roles = self.roles.get(found, set())
+        return AxisInfo(
+            name,
+            found.size,
+            next((role for role in _BY_ROLE if role in roles), "hidden"),
+            "uniform" if found.uniform else "any",
+            tuple(found.reasons),
+            self._names(self.writers[found]),
+            self._names(self.readers.get(found, ())),
+            sum(self.weights[found].values()),
+        )
+
+
+def _is_float(dtype: int) -> bool:
+    return dtype in (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16 of TensorProto.DataType

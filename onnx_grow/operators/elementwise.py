@@ -1,0 +1,79 @@
+"""Elementwise operators: every output index depends on the aligned index of every operand.
+
+    y[i] = f(a[i], b[i], ...)      copies of index i see copies of the operands, so y's copies are equal
+
+Operands are aligned at the right; a dimension of size 1 is broadcast and never grows.
+"""
+
+from __future__ import annotations
+
+from onnx_grow.axes.algebra import size
+from onnx_grow.axes.equations import Node, Rule, Unsupported
+from onnx_grow.axes.signature import broadcast
+
+_ANY_FUNCTION = """
+    Acos Acosh Asin Asinh Atan Atanh Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish IsInf IsNaN Log
+    Mish Not Reciprocal Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu
+    And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Mod Or Pow Xor
+    SwiGLU Affine
+"""
+
+
+def elementwise(node: Node) -> None:
+    """All operands broadcast against each other."""
+    if node.version < 7 and node.attribute("broadcast"):
+        raise Unsupported("it broadcasts by the rules of operator sets before 7")
+    operands = [dims for dims in node.dims if dims is not None]
+    dims = broadcast(node, operands)
+    for o in range(len(node.out_shapes)):
+        node.set(o, dims)
+    node.origin = _origin(node)
+
+
+def first_operand(node: Node) -> None:
+    """Only input 0 is data; the others are scalars that configure the operator."""
+    node.set(0, node.input(0))
+    node.set(1, node.input(0))
+    node.origin = _origin(node)
+
+
+def addition(node: Node) -> None:
+    """A sum of tensors; where they were computed independently, the dimensions they share are carried by a skip connection."""
+    elementwise(node)
+    computed = [i for i, origin in enumerate(node.origins) if origin is not None]
+    if len({node.origins[i] for i in computed}) < 2:
+        return
+    for k, dim in enumerate(reversed(node.outputs[0] or ()), start=1):
+        if all(node.shape(i)[-k:][:1] == (size(dim),) for i in computed):
+            node.role("residual", dim)
+
+
+def dropout(node: Node) -> None:
+    """The identity in inference; random masks would differ between copies."""
+    if node.has(2) and bool(node.value(2)):
+        raise Unsupported("it drops values at random in training mode")
+    first_operand(node)
+
+
+def _origin(node: Node) -> int:
+    """An elementwise result of one computed tensor still is that tensor, in a sense."""
+    computed = {origin for origin in node.origins if origin is not None}
+    return computed.pop() if len(computed) == 1 else node.index
+
+
+RULES = {
+    **{("", op): Rule(elementwise) for op in _ANY_FUNCTION.split()},
+    **{("com.microsoft", op): Rule(elementwise) for op in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")},
+    ("", "Add"): Rule(addition, ((0,), (1,))),
+    ("", "Sub"): Rule(elementwise, ((0,), (1,))),
+    **{("", op): Rule(addition, "each") for op in ("Sum", "Mean")},
+    **{("", op): Rule(elementwise, "each") for op in ("Max", "Min")},
+    **{("", op): Rule(elementwise, ((0,),)) for op in ("Abs", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu")},
+    ("", "Mul"): Rule(elementwise, ((0, 1),)),
+    ("", "Div"): Rule(elementwise, ((0,),)),
+    ("", "Where"): Rule(elementwise, ((1,), (2,))),
+    ("", "Clip"): Rule(first_operand),
+    ("", "CastLike"): Rule(first_operand),
+    ("", "Cast"): Rule(first_operand, ((0,),)),
+    ("", "Dropout"): Rule(dropout, ((0,),)),
+}

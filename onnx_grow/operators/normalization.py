@@ -1,0 +1,93 @@
+"""Normalisations: statistics over some dimensions, parameters along others.
+
+    y = scale (x - mean(x)) / sqrt(var(x) + epsilon) + bias
+
+Mean and variance do not change when every index they are taken over gets the same number of copies; dimensions that they are
+not taken over may get any.
+"""
+
+from __future__ import annotations
+
+from onnx_grow.axes.algebra import leaves
+from onnx_grow.axes.equations import Node, Rule, Unsupported
+from onnx_grow.axes.signature import Signature, broadcast
+
+_BATCH = Signature("N c *, c, c, c, c -> N c *, c, c, c, c")
+_INSTANCE = Signature("N c ~*, c, c -> N c *")
+_GROUP = Signature("N (g ~k) ~*, (g k), (g k) -> N (g k) *", {"num_groups": "g"})
+_GROUP_18 = Signature("N (g ~k) ~*, g, g -> N (g k) *", {"num_groups": "g"})
+
+
+def batch(node: Node) -> None:
+    """Statistics are parameters in inference; in training mode they are taken over the batch and the positions."""
+    if node.version < 9 and node.attribute("spatial", 1) == 0:
+        raise Unsupported("it has statistics for every position (spatial=0)")
+    names = _BATCH(node)
+    outputs_used = sum(shape is not None for shape in node.out_shapes)
+    if node.attribute("training_mode", 0) or (node.version < 14 and outputs_used > 1):
+        for name, dim in names.items():
+            if name != "c":
+                node.uniform(dim)
+
+
+def instance(node: Node) -> None:
+    """Statistics over the positions of each channel; where those hold channels too, it is a group norm in disguise."""
+    names = _INSTANCE(node)
+    positions = [dim for name, dim in names.items() if name.startswith("*")]
+    if any(not leaf.frozen for dim in positions for leaf in leaves(dim)):
+        node.role("groups", names["c"])
+
+
+def group(node: Node) -> None:
+    """Statistics over the positions and the channels of each of `g` groups."""
+    names = (_GROUP_18 if node.version < 21 else _GROUP)(node)
+    node.role("groups", names["g"])
+
+
+def layer(node: Node) -> None:
+    """Statistics over all dimensions from `axis` on, for LayerNormalization and RMSNormalization."""
+    dims = node.input(0)
+    first = node.axis(node.attribute("axis", -1))
+    for dim in dims[first:]:
+        node.uniform(dim)
+    for i in (1, 2):
+        if node.has(i):
+            broadcast(node, [dims, node.input(i)])
+    node.set(0, dims)
+    for o in (1, 2):
+        node.set(o, [*dims[:first], *(() for _ in dims[first:])])
+
+
+def mean_variance(node: Node) -> None:
+    """Statistics over the dimensions `axes`, no parameters."""
+    dims = node.input(0)
+    for position in node.attribute("axes", [0, 2, 3]):
+        node.uniform(dims[node.axis(position)])
+    node.set(0, dims)
+
+
+def lp(node: Node) -> None:
+    """The norm of a vector grows with its copies."""
+    dims = node.input(0)
+    node.freeze(dims[node.axis(node.attribute("axis", -1))], "its norm is taken over this dimension")
+    node.set(0, dims)
+
+
+def local_response(node: Node) -> None:
+    """Each channel is normalised by its neighbours: their order matters."""
+    dims = node.input(0)
+    node.freeze(dims[1], "normalises each channel by its neighbours")
+    node.set(0, dims)
+
+
+RULES = {
+    ("", "BatchNormalization"): Rule(batch, ((1,), (2,))),
+    ("", "InstanceNormalization"): Rule(instance, ((1,), (2,))),
+    ("", "GroupNormalization"): Rule(group, ((1,), (2,))),
+    ("", "LayerNormalization"): Rule(layer, ((1,), (2,))),
+    ("", "RMSNormalization"): Rule(layer, ((1,),)),
+    ("", "SimplifiedLayerNormalization"): Rule(layer, ((1,),)),
+    ("", "MeanVarianceNormalization"): Rule(mean_variance),
+    ("", "LpNormalization"): Rule(lp),
+    ("", "LRN"): Rule(local_response),
+}
