@@ -1,7 +1,7 @@
-"""The file in memory: a skeleton, lazy weights, GraphSurgeon's view of the topology, and the way back to disk.
+"""The file in memory: a skeleton, lazy weights, GraphSurgeon's view of the topology, the way back to disk.
 
-Weights are memory-mapped and never held; edits go to a copy of the original protobuf, so that whatever is not edited is
-unchanged by construction; the writer streams one weight at a time and replaces files atomically.
+Weights are memory-mapped and never held; edits go to a copy of the original protobuf, so that whatever is not
+edited is unchanged by construction; the writer streams one weight at a time and replaces files atomically.
 """
 
 from __future__ import annotations

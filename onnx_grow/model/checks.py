@@ -1,4 +1,4 @@
-"""What must hold before anyone walks a graph: names are unique, and every value is computed before it is read."""
+"""What must hold before anyone walks a graph: names are unique, values are computed before they are read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import onnx
 from onnx import GraphProto, NodeProto
 
 from onnx_grow.errors import InvalidModelError
-from onnx_grow.model.walk import nested_graphs, subgraphs
+from onnx_grow.model.walk import graphs, nested_graphs, subgraphs
 
 __all__ = ["captured", "check", "describe"]
+
+_Key = tuple[str, str, str]
 
 
 def check(model: onnx.ModelProto) -> None:
@@ -29,13 +31,13 @@ def describe(index: int, node: NodeProto) -> str:
 
 
 def captured(node: NodeProto) -> Iterator[str]:
-    """The names that the subgraphs of a node read from the graphs around it, repeated as often as they are read."""
+    """The names that the subgraphs of a node read from the graphs around it, as often as they are read."""
     for graph in subgraphs(node):
         yield from _free(graph)
 
 
 def _check_names(model: onnx.ModelProto) -> None:
-    for graph in (model.graph, *nested_graphs(model.graph)):
+    for graph in graphs(model):
         for index, node in enumerate(graph.node):
             for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
                 if isinstance(text, bytes):  # what protobuf returns for a string that is not UTF-8
@@ -111,22 +113,29 @@ def _free(root: GraphProto) -> Iterator[str]:
 
 
 def _check_functions(model: onnx.ModelProto) -> None:
-    bodies = {_function_key(f.domain, f.name, f.overload): f for f in model.functions}
-    calls = {
-        key: {
-            callee
-            for graph in (function, *nested_graphs(function))
-            for node in graph.node
-            if (callee := _function_key(node.domain, node.op_type, node.overload)) in bodies
-        }
-        for key, function in bodies.items()
-    }
-    done: set[tuple[str, str, str]] = set()
-    while ready := [key for key in calls if key not in done and calls[key] <= done]:
-        done.update(ready)
-    if cyclic := [key for key in calls if key not in done]:
-        raise InvalidModelError(f"the function '{cyclic[0][1]}' calls itself")
+    """Take away functions that call none of those left, until none is left (Kahn's algorithm)."""
+    callers: dict[_Key, list[_Key]] = {_key(f.domain, f.name, f.overload): [] for f in model.functions}
+    open_calls = dict.fromkeys(callers, 0)
+    for function in model.functions:
+        caller = _key(function.domain, function.name, function.overload)
+        for callee in _callees(function) & callers.keys():
+            callers[callee].append(caller)
+            open_calls[caller] += 1
+    ready = [key for key, count in open_calls.items() if count == 0]
+    while ready:
+        for caller in callers[ready.pop()]:
+            open_calls[caller] -= 1
+            if open_calls[caller] == 0:
+                ready.append(caller)
+    for (_, name, _), count in open_calls.items():
+        if count:
+            raise InvalidModelError(f"the function '{name}' calls itself, directly or through others")
 
 
-def _function_key(domain: str, name: str, overload: str) -> tuple[str, str, str]:
-    return domain, name, overload
+def _callees(function: onnx.FunctionProto) -> set[_Key]:
+    bodies = (function.node, *(graph.node for graph in nested_graphs(function)))
+    return {_key(node.domain, node.op_type, node.overload) for body in bodies for node in body}
+
+
+def _key(domain: str, name: str, overload: str) -> _Key:
+    return ("" if domain == "ai.onnx" else domain), name, overload

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, cast
 
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
@@ -18,8 +19,8 @@ __all__ = ["Draft"]
 class Draft:
     """A mutable copy of a model. Edit nodes through `node(i)`, weights through `weights`, then `freeze()`.
 
-    `proto` is the copied skeleton. `weights` is the truth about initializers: replace, add or delete entries, and
-    `freeze` makes the initializers, and the inputs and value infos of the same names, say the same.
+    `proto` is the copied skeleton. `weights` is the truth about initializers: replace, add or delete entries,
+    and `freeze` makes the initializers, and the inputs and value infos of the same names, say the same.
     """
 
     def __init__(self, model: Model) -> None:
@@ -27,17 +28,18 @@ class Draft:
         self.proto.CopyFrom(model.skeleton)
         self.weights: dict[str, Weight] = dict(model.weights)
         self._model = model
+        self._constants: list[NodeProto] = []
         self._before: dict[int, list[NodeProto]] = {}
         self._after: dict[int, list[NodeProto]] = {}
-        self._taken = set(_all_names(model.skeleton))
+        self._taken = {"", *_all_names(model.skeleton)}
         self._counters: dict[str, int] = {}
 
     def node(self, index: int) -> NodeProto:
         """Node `index` of the original model, to be edited in place; inserting does not shift the indices."""
-        return self.proto.graph.node[index]
+        return cast(NodeProto, self.proto.graph.node[index])
 
     def fresh_name(self, base: str) -> str:
-        """A name that no tensor and no node of the model has, subgraphs included: `base`, or `base_1`, `base_2` …"""
+        """A name no tensor and no node of the model has, subgraphs included: `base`, else `base_1`, `base_2` …"""
         name = base
         while name in self._taken:
             self._counters[base] = self._counters.get(base, 0) + 1
@@ -48,8 +50,8 @@ class Draft:
     def add_weight(self, base: str, weight: Weight) -> str:
         """Add an initializer under a fresh name, and return the name.
 
-        Before IR version 4 every initializer had to be a graph input, which would change the interface: there the
-        values become a Constant node at the beginning of the graph.
+        Before IR version 4 every initializer had to be a graph input, which would change the interface: there
+        the values become a Constant node at the beginning of the graph.
         """
         name = self.fresh_name(base)
         if self.proto.ir_version >= 4:
@@ -59,11 +61,14 @@ class Draft:
             constant = onnx.helper.make_node(
                 "Constant", [], [name], self.fresh_name(f"{name}_constant"), value=tensor
             )
-            self.insert_before(0, constant)
+            self._constants.append(constant)
         return name
 
     def insert_before(self, index: int, node: NodeProto) -> None:
-        """Insert a node before original node `index`, behind those already inserted there."""
+        """Insert a node before original node `index`, behind those already inserted there.
+
+        The number of original nodes as `index` means the end of the graph.
+        """
         self._before.setdefault(index, []).append(node)
         self._note(node)
 
@@ -72,14 +77,14 @@ class Draft:
         self._after.setdefault(index, []).append(node)
         self._note(node)
 
-    def freeze(self, metadata: Mapping[str, str] = {}) -> Model:  # noqa: B006 - never changed
+    def freeze(self, metadata: Mapping[str, str] = {}) -> Model:
         """The edited model. `metadata` is merged into `metadata_props`.
 
         Initializers that were used before and are no longer are dropped; those that never were stay.
         """
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
-        if self._before or self._after:
+        if self._constants or self._before or self._after:
             del proto.graph.node[:]
             proto.graph.node.extend(self._ordered_nodes())
         orphans = (set(_used_names(self._model.skeleton)) - set(_used_names(proto))) & set(
@@ -88,16 +93,18 @@ class Draft:
         weights = {name: weight for name, weight in self.weights.items() if name not in orphans}
         _match_initializers(proto.graph, weights)
         _merge(proto, metadata)
-        return Model(proto, weights, external=self._model.external)
+        return Model(proto, weights, data_files=self._model.data_files)
 
     def _note(self, node: NodeProto) -> None:
         self._taken.update((node.name, *node.output))
 
     def _ordered_nodes(self) -> Iterator[NodeProto]:
+        yield from self._constants
         for index, node in enumerate(self.proto.graph.node):
             yield from self._before.get(index, ())
             yield node
             yield from self._after.get(index, ())
+        yield from self._before.get(len(self.proto.graph.node), ())
 
 
 def _all_names(model: onnx.ModelProto) -> Iterator[str]:
@@ -110,7 +117,7 @@ def _all_names(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def _used_names(model: onnx.ModelProto) -> Iterator[str]:
-    """What the main graph reads: by nodes, inside subgraphs, as outputs, as quantization parameters, in training."""
+    """What is read of the main graph: by nodes, in subgraphs, as outputs, for quantization, in training."""
     graph = model.graph
     for node in graph.node:
         yield from node.input
@@ -145,15 +152,15 @@ def _header(name: str, weight: Weight, old: TensorProto | None) -> TensorProto:
         header.CopyFrom(old)
     if old is None or header.data_type != weight.dtype or tuple(header.dims) != weight.shape:
         header.name = name
-        header.data_type = weight.dtype  # type: ignore[assignment]
+        header.data_type = weight.dtype
         header.dims[:] = weight.shape
     return header
 
 
-def _keep(values: Iterable[ValueInfoProto], removed: set[str]) -> None:
-    kept = [value for value in values if value.name not in removed]
-    del values[:]  # type: ignore[attr-defined]
-    values.extend(kept)  # type: ignore[attr-defined]
+def _keep(declarations: Any, removed: Set[str]) -> None:
+    kept = [value for value in declarations if value.name not in removed]
+    del declarations[:]
+    declarations.extend(kept)
 
 
 def _match_value(value: ValueInfoProto, weight: Weight) -> None:

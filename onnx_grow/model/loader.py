@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto
 
 from onnx_grow.errors import InvalidModelError
@@ -17,12 +15,23 @@ from onnx_grow.model.checks import check
 from onnx_grow.model.external import DataFolder, mapped
 from onnx_grow.model.model import Model
 from onnx_grow.model.walk import tensors
-from onnx_grow.model.weights import DATA_FIELDS, Stored, Typed, Weight, dtype_name, raw_length
+from onnx_grow.model.weights import (
+    DATA_FIELDS,
+    Stored,
+    Typed,
+    Weight,
+    dtype_name,
+    raw_length,
+    typed_length,
+)
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
 __all__ = ["load"]
+
+NESTED_GRAPHS = 32
+"""protobuf reads messages up to 100 deep, and a graph in an attribute of a node takes three levels."""
 
 
 def load(
@@ -30,86 +39,136 @@ def load(
 ) -> Model:
     """Load a model from a file, its bytes, a ModelProto or a GraphSurgeon graph; weights stay where they are.
 
-    Values are memory-mapped, whether they lie in the file itself or in files beside it. External data must lie in
-    the model's own folder and may not be reached through links that leave it, unless `allow_symlinks` says so (the
-    layout of the Hugging Face cache). Raises InvalidModelError for anything that is not a sound ONNX model.
+    Values are memory-mapped, whether they lie in the file itself or in files beside it. External data must
+    lie in the model's own folder and may not be reached through links that leave it, unless `allow_symlinks`
+    says so (the layout of the Hugging Face cache). Raises InvalidModelError for anything that is not a sound
+    ONNX model: not protobuf, incomplete, values that do not fit their shape, a graph that is cyclic or not
+    sorted, names used twice. Subgraphs may be nested 32 deep, and a graph may have 2,000,000 entries.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(os.path.abspath(source))
-        folder = DataFolder(path.parent, allow_symlinks)
-        return _load(mapped(path, str(source)), folder, str(source), path)
-    if isinstance(source, onnx.ModelProto):
-        return _load(_serialized(source), DataFolder(None), "the model", None)
+        return _read(mapped(path, str(source)), DataFolder(path.parent, allow_symlinks), str(source), path)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _load(memoryview(source), DataFolder(None), "the model", None)
+        return _read(memoryview(bytes(source)), DataFolder(None), "the model", None)
+    if isinstance(source, onnx.ModelProto):
+        return _read(_serialized(source), DataFolder(None), "the model", None)
     import onnx_graphsurgeon as gs
 
     if isinstance(source, gs.Graph):
         return load(gs.export_onnx(source))
-    raise InvalidModelError(f"cannot load a model from {type(source).__name__}", hint="give a path")
+    raise InvalidModelError(f"a {type(source).__name__} is not a model", hint="give the path of an ONNX file")
 
 
-def _load(data: memoryview, folder: DataFolder, what: str, path: Path | None) -> Model:
-    try:
-        bare, spans = wire.bare(data)
-        skeleton = onnx.ModelProto.FromString(bare)
-    except (wire.MalformedError, DecodeError) as error:
-        raise InvalidModelError(f"{what} is not an ONNX model: {error}") from None
-    if not skeleton.HasField("graph") or not (skeleton.graph.node or skeleton.opset_import):
-        raise InvalidModelError(f"{what} is not an ONNX model: it has no graph")
+def _read(data: memoryview, folder: DataFolder, what: str, path: Path | None) -> Model:
+    skeleton, spans = _parse(data, what)
     check(skeleton)
     weights: dict[str, Weight] = {}
-    external = False
     for initializer, span in zip(skeleton.graph.initializer, spans, strict=True):
-        external |= initializer.data_location == TensorProto.EXTERNAL
         raw = None if span is None else data[span[0] : span[0] + span[1]]
-        weights[initializer.name] = _weight(initializer, raw, folder)
+        weights[initializer.name] = _weight(initializer, _values(initializer, raw, folder))
     for tensor in tensors(skeleton):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            tensor.raw_data = bytes(folder.read(tensor, _raw_length(tensor)))
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
-    return Model(skeleton, weights, path, external)
+        raw = memoryview(tensor.raw_data) if tensor.HasField("raw_data") else None
+        if (values := _values(tensor, raw, folder)) is not None and raw is None:
+            tensor.raw_data = bytes(values)
+    return Model(skeleton, weights, path, folder.files)
 
 
-def _weight(initializer: TensorProto, raw: memoryview | None, folder: DataFolder) -> Weight:
-    """The weight of one initializer, whose value-less header stays in the skeleton."""
-    if any(dim < 0 for dim in initializer.dims):
-        raise InvalidModelError(f"tensor '{initializer.name}' has a negative dimension")
-    if initializer.data_location == TensorProto.EXTERNAL:
-        raw = folder.read(initializer, _raw_length(initializer))
-        initializer.ClearField("external_data")
-        initializer.ClearField("data_location")
-    if raw is None:
-        return _typed(initializer)
-    if len(raw) != _raw_length(initializer):
-        raise InvalidModelError(
-            f"tensor '{initializer.name}' has {len(raw)} bytes, its type and shape need {_raw_length(initializer)}"
-        )
-    return Stored(initializer.data_type, initializer.dims, raw)
+def _parse(data: memoryview, what: str) -> tuple[onnx.ModelProto, list[tuple[int, int] | None]]:
+    if not data:
+        raise InvalidModelError(f"{what} is empty")
+    try:
+        bare, spans = wire.bare(data)
+    except wire.MalformedError as error:
+        raise InvalidModelError(f"{what} is not an ONNX model: {error}", hint=_looks_like(data)) from None
+    try:
+        skeleton = onnx.ModelProto.FromString(bare)
+    except Exception:  # protobuf's DecodeError, which is not typed; it does not say what is wrong
+        raise InvalidModelError(f"{what} is not an ONNX model: {_why_unreadable(bare)}") from None
+    if not skeleton.HasField("graph"):
+        raise InvalidModelError(f"{what} is not an ONNX model: it has no graph", hint=_looks_like(data))
+    if not skeleton.graph.node and not skeleton.opset_import:
+        raise InvalidModelError(f"{what} is not an ONNX model: its graph is empty", hint=_looks_like(data))
+    return skeleton, spans
 
 
-def _typed(initializer: TensorProto) -> Typed:
-    tensor = TensorProto()
-    tensor.CopyFrom(initializer)
+def _weight(initializer: TensorProto, raw: memoryview | None) -> Weight:
+    """The weight of an initializer, which keeps no values itself."""
+    if raw is not None:
+        return Stored(initializer.data_type, initializer.dims, raw)
+    values = TensorProto()
+    values.CopyFrom(initializer)
     for name in DATA_FIELDS:
         initializer.ClearField(name)
-    return Typed(tensor)
+    return Typed(values)
 
 
-def _raw_length(tensor: TensorProto) -> int:
+def _values(tensor: TensorProto, raw: memoryview | None, folder: DataFolder) -> memoryview | None:
+    """The raw bytes of a tensor, or None where typed fields hold its values; checked against type and shape.
+
+    External data is read, and no longer declared afterwards. Raises InvalidModelError.
+    """
+    if any(size < 0 for size in tensor.dims):
+        raise InvalidModelError(f"tensor '{tensor.name}' has a negative dimension: {list(tensor.dims)}")
+    if tensor.HasField("segment"):
+        raise InvalidModelError(f"tensor '{tensor.name}' is stored in segments, which no runtime reads")
     try:
-        return raw_length(tensor.data_type, tensor.dims)
-    except ValueError:
+        field, entries = typed_length(tensor.data_type, tensor.dims)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raw = folder.read(tensor, raw_length(tensor.data_type, tensor.dims))
+            for declared in ("external_data", "data_location", "raw_data"):
+                tensor.ClearField(declared)
+        needed = raw_length(tensor.data_type, tensor.dims) if raw is not None else 0
+    except ValueError as error:
+        raise InvalidModelError(f"tensor '{tensor.name}': {error}") from None
+    if raw is not None and len(raw) != needed:
         raise InvalidModelError(
-            f"tensor '{tensor.name}' has raw bytes and the element type {dtype_name(tensor.data_type)}"
-        ) from None
+            f"tensor '{tensor.name}' ({dtype_name(tensor.data_type)} {list(tensor.dims)}) "
+            f"needs {needed:,} bytes and has {len(raw):,}"
+        )
+    for name in DATA_FIELDS:
+        expected = entries if name == field and raw is None else 0
+        if (found := len(getattr(tensor, name))) != expected:
+            raise InvalidModelError(
+                f"tensor '{tensor.name}' ({dtype_name(tensor.data_type)} {list(tensor.dims)}) "
+                f"needs {expected:,} entries in {name} and has {found:,}"
+            )
+    return raw
 
 
 def _serialized(proto: onnx.ModelProto) -> memoryview:
     try:
         return memoryview(proto.SerializeToString())
-    except (EncodeError, ValueError) as error:
+    except (
+        Exception
+    ) as error:  # protobuf's EncodeError, which is not typed: larger than 2 GiB, or nested too deep
         raise InvalidModelError(
-            f"the model cannot be serialized: {error}", hint="load it from its path"
+            f"the model cannot be serialized: {error}", hint="load it from a file"
         ) from None
+
+
+def _why_unreadable(bare: bytes) -> str:
+    try:
+        depth = wire.graph_depth(memoryview(bare))
+    except wire.MalformedError:
+        depth = 0
+    if depth > NESTED_GRAPHS:
+        return f"its graphs are nested {depth} deep, protobuf reads {NESTED_GRAPHS}"
+    return "it is damaged"
+
+
+_SIGNATURES = {
+    b"version https://git-lfs": "it is a Git LFS pointer, fetch the file with `git lfs pull`",
+    b"PK\x03\x04": "it looks like a zip archive or a PyTorch checkpoint, export it to ONNX first",
+    b"\x89HDF\r\n": "it looks like HDF5 or Keras, convert it with tf2onnx first",
+    b"\x80\x02": "it looks like a Python pickle, export it to ONNX first",
+    b"<": "it looks like a web page, the download may have failed",
+}
+
+
+def _looks_like(data: memoryview) -> str:
+    start = bytes(data[:64])
+    if start[4:8] == b"ORTM":
+        return "it is in ONNX Runtime's ORT format, use the original .onnx file"
+    if start[4:8] == b"TFL3":
+        return "it is a TensorFlow Lite model, convert it with tf2onnx first"
+    return next((hint for signature, hint in _SIGNATURES.items() if start.startswith(signature)), "")

@@ -25,14 +25,14 @@ class Model:
     """An ONNX model whose weights are not in memory. Immutable: nobody edits the skeleton or the mapping.
 
     `skeleton` is the whole file except the values of the main graph's initializers, whose TensorProtos keep
-    dims, type, name, doc string and metadata. `weights` holds one weight per initializer, in file order. `path` is
-    the file the model came from, if any. `external` says that the file kept its weights in a file beside it.
+    dims, type, name, doc string and metadata. `weights` holds one weight per initializer, in file order.
+    `path` is the file the model came from, if any, and `data_files` are those it kept its weights in, beside it.
     """
 
     skeleton: onnx.ModelProto
     weights: Mapping[str, Weight]
     path: Path | None = None
-    external: bool = False
+    data_files: tuple[Path, ...] = ()
 
     def topology(self) -> Topology:
         """The graph as GraphSurgeon sees it, for reading; fresh at each call."""

@@ -1,12 +1,12 @@
 """The topology: the graph as GraphSurgeon sees it, for reading.
 
-GraphSurgeon gets a copy without weights and without what it cannot import; nothing is ever written through it.
+GraphSurgeon gets a copy without weights and without what it cannot import; nothing is written through it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import onnx
 from onnx import AttributeProto, NodeProto
@@ -23,10 +23,11 @@ __all__ = ["Topology"]
 class Topology:
     """Who computes what, and who reads it, in the main graph.
 
-    `graph` is the GraphSurgeon graph and `nodes[i]` its view of node i of the skeleton. `producers` maps a tensor to
-    the node that computes it, `consumers` to the (node, input position) pairs that read it, `captured` maps a tensor
-    that is read inside a subgraph to the (first) node that owns that subgraph. `inputs` and `outputs` name what a
-    caller feeds and gets: initializers that are also inputs are not among them.
+    `graph` is the GraphSurgeon graph and `nodes[i]` its view of node i of the skeleton; read attributes and
+    values from `proto(i)`, since GraphSurgeon does not know all of them. `producers` maps a tensor to the node
+    that computes it, `consumers` to the (node, input position) pairs that read it, and `captured` maps a tensor
+    that is read inside a subgraph to the (first) node that owns the subgraph. `inputs` and `outputs` name what
+    a caller feeds and gets: initializers that are also inputs are not among them.
     """
 
     graph: gs.Graph
@@ -57,7 +58,7 @@ class Topology:
 
     def proto(self, index: int) -> NodeProto:
         """Node `index` as the file has it."""
-        return self._skeleton.graph.node[index]
+        return cast(NodeProto, self._skeleton.graph.node[index])
 
 
 def _imported(skeleton: onnx.ModelProto) -> gs.Graph:
@@ -80,7 +81,7 @@ _READABLE = (
 
 
 def _importable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that `gs.import_onnx` reads without exception: types it knows, attributes it decodes, unique node names."""
+    """A copy that `gs.import_onnx` reads without exception: only types and attributes it decodes."""
     copy = onnx.ModelProto()
     copy.CopyFrom(skeleton)
     for field in ("training_info", "functions", "metadata_props"):
@@ -89,8 +90,7 @@ def _importable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         for value in (*graph.input, *graph.output, *graph.value_info):
             if not value.type.HasField("tensor_type"):
                 value.ClearField("type")
-    for index, node in enumerate(all_nodes(copy)):
-        node.name = f"{index}:{node.name}"
+    for node in all_nodes(copy):
         kept = [attribute for attribute in node.attribute if _is_readable(attribute)]
         if len(kept) < len(node.attribute):
             del node.attribute[:]

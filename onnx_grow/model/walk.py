@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto
 
 __all__ = ["all_nodes", "graphs", "nested_graphs", "subgraphs", "tensors"]
 
@@ -28,7 +28,7 @@ def nested_graphs(root: GraphProto | FunctionProto) -> Iterator[GraphProto]:
 
 
 def graphs(model: onnx.ModelProto) -> Iterator[GraphProto]:
-    """Every graph of a model: the main graph, its subgraphs, those inside functions, and the training graphs."""
+    """Every graph of a model: the main graph, the training graphs, and all subgraphs, also in functions."""
     roots = [model.graph]
     for training in model.training_info:
         roots += (training.initialization, training.algorithm)
@@ -53,7 +53,7 @@ def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
         if graph is not model.graph:
             yield from graph.initializer
         for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
+            yield from _sparse_tensors(sparse)
     for node in all_nodes(model):
         for attribute in node.attribute:
             yield from _attribute_tensors(attribute)
@@ -64,6 +64,13 @@ def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
         yield attribute.t
     yield from attribute.tensors
     if attribute.HasField("sparse_tensor"):
-        yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+        yield from _sparse_tensors(attribute.sparse_tensor)
     for sparse in attribute.sparse_tensors:
-        yield from (sparse.values, sparse.indices)
+        yield from _sparse_tensors(sparse)
+
+
+def _sparse_tensors(sparse: SparseTensorProto) -> Iterator[TensorProto]:
+    if sparse.HasField("values"):
+        yield sparse.values
+    if sparse.HasField("indices"):
+        yield sparse.indices

@@ -1,19 +1,28 @@
 """Weights: what an initializer holds, without holding it.
 
-A weight knows its type, its shape and how many bytes it takes; its values are read only when someone asks for the
-array or when the writer streams the bytes. Anything with these five members is a weight.
+A weight knows its type, its shape and how many bytes it takes; its values are read only when someone asks
+for the array or when the writer streams the bytes. Anything with these five members is a weight.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["DATA_FIELDS", "Inline", "Stored", "Typed", "Weight", "dtype_name", "raw_length"]
+__all__ = [
+    "DATA_FIELDS",
+    "Inline",
+    "Stored",
+    "Typed",
+    "Weight",
+    "dtype_name",
+    "raw_length",
+    "typed_length",
+]
 
 CHUNK = 4 << 20
 """Bytes handed to the writer at a time."""
@@ -42,18 +51,18 @@ class Weight(Protocol):
         """The values, read-only; bfloat16, float8, int4 and the like as `ml_dtypes`, strings as objects."""
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The `raw_data` bytes in order, in bounded pieces. String tensors have none (TypeError)."""
+        """The `raw_data` bytes in order, in bounded pieces. Strings have none (TypeError)."""
 
 
 class Stored:
-    """A weight whose bytes lie in a memory map, or in any other buffer: nothing is resident until it is read."""
+    """A weight whose bytes lie in a memory map, or another buffer: nothing is resident until it is read."""
 
     __slots__ = ("buffer", "dtype", "shape")
 
     def __init__(self, dtype: int, shape: Sequence[int], buffer: memoryview) -> None:
         self.dtype = dtype
         self.shape = tuple(shape)
-        self.buffer = buffer.cast("B").toreadonly()
+        self.buffer = buffer.toreadonly()
 
     @property
     def nbytes(self) -> int:
@@ -65,11 +74,13 @@ class Stored:
         if _bits(self.dtype) < 8:
             packed = TensorProto(data_type=self.dtype, dims=self.shape, raw_data=bytes(self.buffer))
             return _readonly(numpy_helper.to_array(packed))
-        return np.frombuffer(self.buffer, _stored_dtype(self.dtype)).reshape(self.shape)
+        native = helper.tensor_dtype_to_np_dtype(self.dtype)
+        stored = native if native.kind == "V" else native.newbyteorder("<")
+        return np.frombuffer(self.buffer, stored).reshape(self.shape)
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The stored bytes in order, each piece a view of the map."""
-        return (self.buffer[start : start + CHUNK] for start in range(0, self.nbytes, CHUNK))
+        """The stored bytes in order, each piece a view of the buffer."""
+        return _cut(self.buffer)
 
     def __repr__(self) -> str:
         return f"Stored({dtype_name(self.dtype)}, {list(self.shape)})"
@@ -81,10 +92,14 @@ class Inline:
     __slots__ = ("_array", "dtype")
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self._array = _readonly(np.asarray(array, order="C"))
-        self.dtype: int = (
-            TensorProto.STRING if array.dtype == object else helper.np_dtype_to_tensor_dtype(array.dtype)
-        )
+        if array.dtype.kind in "OUS":
+            self.dtype: int = TensorProto.STRING
+            self._array = _readonly(array.astype(object))
+        else:
+            if array.dtype.kind != "V":
+                array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            self.dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
+            self._array = _readonly(np.asarray(array, order="C"))
 
     @classmethod
     def of(cls, array: Any) -> Inline:
@@ -94,7 +109,7 @@ class Inline:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the array."""
-        return self._array.shape
+        return cast(tuple[int, ...], self._array.shape)
 
     @property
     def nbytes(self) -> int:
@@ -108,15 +123,12 @@ class Inline:
         return self._array
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The `raw_data` bytes; only types below one byte and foreign byte orders are converted first."""
+        """The `raw_data` bytes, without a copy unless the type is narrower than one byte."""
         if self.dtype == TensorProto.STRING:
             raise TypeError("string tensors have no raw_data layout")
-        array = self._array
         if _bits(self.dtype) < 8:
-            array = np.frombuffer(numpy_helper.from_array(array).raw_data, np.uint8)
-        elif array.dtype.kind != "V" and array.dtype.newbyteorder("<") != array.dtype:
-            array = array.astype(array.dtype.newbyteorder("<"))
-        return Stored(TensorProto.UINT8, (), memoryview(array.reshape(-1).view(np.uint8))).chunks()
+            return _cut(memoryview(numpy_helper.from_array(self._array).raw_data))
+        return _cut(self._array.reshape(-1).view(np.uint8).data)
 
     def __repr__(self) -> str:
         return f"Inline({dtype_name(self.dtype)}, {list(self.shape)})"
@@ -151,7 +163,7 @@ class Typed:
         return raw_length(self.dtype, self.shape)
 
     def array(self) -> np.ndarray[Any, Any]:
-        """The values, converted from the typed field."""
+        """The values, converted from the typed field at each call."""
         return _readonly(numpy_helper.to_array(self.tensor))
 
     def chunks(self) -> Iterator[bytes | memoryview]:
@@ -165,9 +177,25 @@ class Typed:
 def raw_length(dtype: int, shape: Sequence[int]) -> int:
     """Bytes a tensor takes in ONNX's `raw_data` layout: ceil(elements * bits / 8).
 
-    Raises ValueError for a type without one (strings, undefined and unknown types).
+    Raises ValueError for a type without one: strings, undefined and unknown types.
     """
     return -(-math.prod(shape) * _bits(dtype) // 8)
+
+
+def typed_length(dtype: int, shape: Sequence[int]) -> tuple[str, int]:
+    """The typed field of a TensorProto that holds this type, and how many entries it needs (onnx.proto).
+
+    Complex numbers take two entries; types of 4 and 2 bits share one `int32_data` byte, those of 6 do not.
+    Raises ValueError for undefined and unknown types.
+    """
+    name, elements = dtype_name(dtype), math.prod(shape)
+    if name == "UNDEFINED" or name == str(dtype):
+        raise ValueError(f"element type {name} has no values")
+    if name.startswith("COMPLEX"):
+        elements *= 2
+    elif (narrow := _NARROW.get(name)) in (2, 4):
+        elements = -(-elements * narrow // 8)
+    return helper.tensor_dtype_to_field(dtype), elements
 
 
 def dtype_name(dtype: int) -> str:
@@ -186,9 +214,8 @@ def _bits(dtype: int) -> int:
     return _NARROW.get(name) or helper.tensor_dtype_to_np_dtype(dtype).itemsize * 8
 
 
-def _stored_dtype(dtype: int) -> np.dtype[Any]:
-    native = helper.tensor_dtype_to_np_dtype(dtype)
-    return native if native.kind == "V" else native.newbyteorder("<")
+def _cut(data: memoryview) -> Iterator[memoryview]:
+    return (data[start : start + CHUNK] for start in range(0, data.nbytes, CHUNK))
 
 
 def _readonly(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,29 +1,51 @@
 """The protobuf wire format, as far as it takes to find tensor bytes without parsing them.
 
 A message is a sequence of fields, each a varint key (number << 3 | wire type) and a payload
-(https://protobuf.dev/programming-guides/encoding). Everything here is linear in the number of fields, does not
-recurse, and never reads the payload of a field it skips.
+(https://protobuf.dev/programming-guides/encoding). Everything here is linear in the number of fields, does
+not recurse, and never reads the payload of a field it skips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-__all__ = ["GRAPH", "INITIALIZER", "RAW_DATA", "Field", "MalformedError", "bare", "fields", "key", "varint"]
+__all__ = [
+    "GRAPH",
+    "INITIALIZER",
+    "RAW_DATA",
+    "Field",
+    "MalformedError",
+    "bare",
+    "fields",
+    "graph_depth",
+    "key",
+    "varint",
+]
 
 GRAPH: Final = 7
 """ModelProto.graph"""
+NODE: Final = 1
+"""GraphProto.node"""
 INITIALIZER: Final = 5
 """GraphProto.initializer"""
+ATTRIBUTE: Final = 5
+"""NodeProto.attribute"""
+SUBGRAPHS: Final = (6, 11)
+"""AttributeProto.g and .graphs"""
 RAW_DATA: Final = 9
 """TensorProto.raw_data"""
 
+GRAPH_FIELDS: Final = 2_000_000
+"""Nodes, tensors and declarations one graph may have: an empty node is 2 bytes here and 150 in memory."""
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+Span = tuple[int, int]
 
 
 class MalformedError(ValueError):
-    """The bytes are not a protobuf message."""
+    """The bytes are not a protobuf message, or not one we accept."""
 
 
 class Field(NamedTuple):
@@ -36,7 +58,22 @@ class Field(NamedTuple):
     end: int
 
 
-Span = tuple[int, int]
+def bare(data: memoryview) -> tuple[bytes, list[Span | None]]:
+    """Split a serialized ModelProto into itself without the raw bytes of its graph's initializers, and those.
+
+    The spans `(offset, length)` are in initializer order; None for an initializer without `raw_data`.
+    Raises MalformedError.
+    """
+    spans: list[Span | None] = []
+    model: list[bytes | memoryview] = []
+    kept = 0
+    for field in fields(data, 0, len(data)):
+        if field.number == GRAPH and field.wire == _BYTES:
+            graph = _bare_graph(data, field, spans)
+            model += (data[kept : field.key], key(GRAPH), varint(len(graph)), graph)
+            kept = field.end
+    model.append(data[kept:])
+    return b"".join(model), spans
 
 
 def fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
@@ -50,7 +87,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
         tag, at = _read_varint(data, at, end)
         number, wire = tag >> 3, tag & 7
         if number == 0:
-            raise MalformedError(f"a field has number 0 at byte {begin}")
+            raise MalformedError(f"a field without a number at byte {begin}")
         if wire == _BYTES:
             length, at = _read_varint(data, at, end)
             stop = at + length
@@ -61,32 +98,31 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
         elif wire == _FIXED64:
             stop = at + 8
         else:
-            raise MalformedError(f"wire type {wire} at byte {begin}")
+            raise MalformedError(f"a field of unknown kind at byte {begin}")
         if stop > end:
-            raise MalformedError(f"the field at byte {begin} needs {stop - at} bytes, {end - at} are there")
+            raise MalformedError(f"the field at byte {begin} needs {stop - at:,} bytes and has {end - at:,}")
         yield Field(number, wire, begin, at, stop)
         at = stop
 
 
-def bare(data: memoryview) -> tuple[bytes, list[Span | None]]:
-    """Split a serialized ModelProto into itself without the raw bytes of its graph's initializers, and those.
-
-    The spans `(offset, length)` are in initializer order; None for an initializer that has no `raw_data`.
-    """
-    spans: list[Span | None] = []
-    model: list[bytes] = []
-    kept = 0
-    for field in fields(data, 0, len(data)):
-        if field.number == GRAPH and field.wire == _BYTES:
-            graph = _bare_graph(data, field, spans)
-            model += (bytes(data[kept : field.key]), key(GRAPH), varint(len(graph)), graph)
-            kept = field.end
-    model.append(bytes(data[kept:]))
-    return b"".join(model), spans
+def graph_depth(data: memoryview) -> int:
+    """How deep graphs are nested in a serialized ModelProto; 1 for a graph without subgraphs."""
+    level = [(f.start, f.end) for f in fields(data, 0, len(data)) if f.number == GRAPH and f.wire == _BYTES]
+    depth = 0
+    while level:
+        depth += 1
+        for number in ((NODE,), (ATTRIBUTE,), SUBGRAPHS):
+            level = [
+                (field.start, field.end)
+                for span in level
+                for field in fields(data, *span)
+                if field.number in number and field.wire == _BYTES
+            ]
+    return depth
 
 
 def key(number: int) -> bytes:
-    """The key of a length-delimited field."""
+    """The key of a field whose payload is bytes: a string, a tensor, a graph."""
     return varint(number << 3 | _BYTES)
 
 
@@ -103,7 +139,9 @@ def varint(value: int) -> bytes:
 def _bare_graph(data: memoryview, graph: Field, spans: list[Span | None]) -> bytes:
     pieces: list[bytes | memoryview] = []
     kept = graph.start
-    for field in fields(data, graph.start, graph.end):
+    for count, field in enumerate(fields(data, graph.start, graph.end)):
+        if count == GRAPH_FIELDS:
+            raise MalformedError(f"the graph has more than {GRAPH_FIELDS:,} nodes and tensors")
         if field.number == INITIALIZER and field.wire == _BYTES:
             tensor, span = _bare_tensor(data, field)
             spans.append(span)
@@ -115,28 +153,27 @@ def _bare_graph(data: memoryview, graph: Field, spans: list[Span | None]) -> byt
 
 
 def _bare_tensor(data: memoryview, tensor: Field) -> tuple[bytes, Span | None]:
-    found = [f for f in fields(data, tensor.start, tensor.end) if f.number == RAW_DATA and f.wire == _BYTES]
-    if not found:
+    pieces: list[memoryview] = []
+    kept = tensor.start
+    span = None
+    for field in fields(data, tensor.start, tensor.end):
+        if field.number == RAW_DATA and field.wire == _BYTES:
+            span = field.start, field.end - field.start  # of several, the last one counts, as in protobuf
+            pieces.append(data[kept : field.key])
+            kept = field.end
+    if span is None:
         return b"", None
-    edges = [tensor.start, *(edge for f in found for edge in (f.key, f.end)), tensor.end]
-    kept = b"".join(data[a:b] for a, b in _pairs(edges))
-    last = found[-1]  # a field that must occur once and occurs twice: the last one counts
-    return kept, (last.start, last.end - last.start)
-
-
-def _pairs(edges: Sequence[int]) -> Iterator[Span]:
-    return zip(edges[::2], edges[1::2], strict=True)
+    pieces.append(data[kept : tensor.end])
+    return b"".join(pieces), span
 
 
 def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
     value = shift = 0
-    while at < end:
+    while at < end and shift < 64:
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
         shift += 7
-        if shift > 63:
-            break
-    raise MalformedError(f"a number does not end at byte {at}")
+    raise MalformedError(f"it breaks off at byte {at}" if at >= end else f"a number without end at byte {at}")

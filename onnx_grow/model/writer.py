@@ -1,18 +1,18 @@
 """The writer: a model streamed to disk, one weight at a time, and put in place as a whole or not at all.
 
-Everything is written into a hidden folder beside the target, flushed to the disk, and then renamed. One file is replaced
-atomically. A model with external data is two files, and no filesystem renames two at once: an older pair is moved
-into the hidden folder first, then the data, then the model move in. An exception or Ctrl-C anywhere undoes all of it.
-A process killed between those renames leaves no model under the target name (never one that points at the other's
-data), and both pairs complete in the hidden folder `.NAME.XXXX`.
+Everything is written into a hidden folder beside the target, flushed to the disk, and then renamed. One file is
+replaced atomically. A model with external data is two files, and no filesystem renames two at once: an older pair
+is moved into the hidden folder first, then the data, then the model move in. An exception or Ctrl-C anywhere
+undoes all of it. A process killed between those renames leaves no model under the target name, never one beside
+the other's data, and what is missing lies complete in the hidden folder `.onnx-grow-XXXXXXXX`.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,9 +56,10 @@ def save(
 ) -> Path:
     """Write a model to `path`, atomically, and return the path.
 
-    `external` puts weights of 1 KiB and more into `PATH.data`; the default does so where the model came with external
-    data or is larger than 100 MiB. `force` replaces existing files, also the file the model was loaded from. The bytes
-    depend on the model only. Raises OutputError where the target exists, cannot be written, or would exceed 2 GiB.
+    `external` puts weights of 1 KiB and more into `PATH.data`; the default does so where the model came with
+    external data or is larger than 100 MiB. `force` replaces existing files, also the one the model was loaded
+    from. The bytes depend on the model and the file name only. Raises OutputError where the target exists,
+    cannot be written, or would exceed 2 GiB.
     """
     with staged(model, path, force=force, external=external, progress=progress) as pending:
         return pending.commit()
@@ -76,18 +77,17 @@ def staged(
     """Write a model beside `path` and leave it to the caller to put it in place.
 
     Inside the context `pending.path` is a complete model that any runtime can open, external data included;
-    `pending.commit()` renames it into place. Without a commit nothing remains. Arguments and errors as for `save`.
+    `pending.commit()` renames it into place. Without a commit nothing remains. Arguments and errors as in `save`.
     """
     target = Path(os.path.abspath(path))
-    plan = _Layout.of(model, target.name, external)
-    pending = PendingFile(target, Path(), plan.names, force)
-    pending.refuse_existing()
-    with _translated(target):
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    layout = _Layout.of(model, target.name, external)
+    folder = target.parent / f".onnx-grow-{secrets.token_hex(4)}"
+    pending = PendingFile(target, folder, layout.names, force, model.data_files)
+    pending.check()
     try:
-        pending.folder = folder
         with _translated(target):
-            plan.write(folder, progress)
+            folder.mkdir(mode=0o700)
+            layout.write(folder, progress)
         yield pending
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -101,6 +101,7 @@ class PendingFile:
     folder: Path
     names: Sequence[str]
     force: bool
+    kept: Sequence[Path]
 
     @property
     def path(self) -> Path:
@@ -109,14 +110,17 @@ class PendingFile:
 
     def commit(self) -> Path:
         """Rename the file or files into place and return the target. Raises OutputError."""
-        self.refuse_existing()
+        self.check()
         with _translated(self.target):
             self._install()
             _sync_folder(self.target.parent)
         return self.target
 
-    def refuse_existing(self) -> None:
-        """Raise OutputError where a file to be written exists and may not be replaced."""
+    def check(self) -> None:
+        """Raise OutputError where a file to be written exists and may not be replaced.
+
+        Even `force` does not replace the data of the input model, unless that model itself is replaced.
+        """
         if not self.target.parent.is_dir():
             raise OutputError(f"the folder {self.target.parent} does not exist", hint="create it first")
         for final in (self.target.with_name(name) for name in self.names):
@@ -124,6 +128,8 @@ class PendingFile:
                 raise OutputError(f"{final} is a folder", hint="give a file name")
             if os.path.lexists(final) and not self.force:
                 raise OutputError(f"{final} exists", hint="use --force (force=True) to replace it")
+            if final.resolve() in self.kept and (final == self.target or not self.target.exists()):
+                raise OutputError(f"{final} holds the weights of the input model", hint="choose another name")
 
     def _install(self) -> None:
         undo: list[tuple[Path, Path]] = []
@@ -174,7 +180,7 @@ class _Layout:
     def of(cls, model: Model, name: str, external: bool | None) -> _Layout:
         inline = sum(w.nbytes for w in model.weights.values()) + model.skeleton.ByteSize()
         if external is None:
-            external = model.external or inline > EXTERNAL_ABOVE
+            external = bool(model.data_files) or inline > EXTERNAL_ABOVE
         offsets = _offsets(model.weights) if external else {}
         pieces = _pieces(model, f"{name}.data", offsets)
         layout = cls(name, pieces, [(offset, model.weights[n]) for n, offset in offsets.items()])
@@ -224,7 +230,7 @@ def _offsets(weights: Mapping[str, Weight]) -> dict[str, int]:
 
 
 def _pieces(model: Model, location: str, offsets: Mapping[str, int]) -> list[bytes | memoryview | Weight]:
-    """The file in order; a weight stands for its bytes. Fields come in the order in which protobuf writes them."""
+    """The file in order; a weight stands for its bytes. Fields come in the order protobuf writes them in."""
     data = memoryview(model.skeleton.SerializeToString(deterministic=True))
     initializers = iter(model.skeleton.graph.initializer)
     pieces: list[bytes | memoryview | Weight] = []
@@ -272,7 +278,7 @@ def _describe(header: TensorProto, weight: Weight) -> None:
     if tuple(header.dims) != weight.shape:
         header.dims[:] = weight.shape
     if header.data_type != weight.dtype:
-        header.data_type = weight.dtype  # type: ignore[assignment]
+        header.data_type = weight.dtype
     if _keeps_fields(weight):
         source = weight.tensor if isinstance(weight, Typed) else numpy_helper.from_array(weight.array())
         for name in DATA_FIELDS:
