@@ -8,9 +8,10 @@ import onnx
 from onnx import GraphProto, NodeProto
 
 from onnx_grow.errors import InvalidModelError
+from onnx_grow.model.names import describe, quoted
 from onnx_grow.model.walk import graphs, nested_graphs, subgraphs
 
-__all__ = ["captured", "check", "describe"]
+__all__ = ["captured", "check"]
 
 _Key = tuple[str, str, str]
 
@@ -25,11 +26,6 @@ def check(model: onnx.ModelProto) -> None:
     _check_functions(model)
 
 
-def describe(index: int, node: NodeProto) -> str:
-    """How a message names a node: its name, or its position where it has none."""
-    return f"node '{node.name}' ({node.op_type})" if node.name else f"node #{index} ({node.op_type})"
-
-
 def captured(node: NodeProto) -> Iterator[str]:
     """The names that the subgraphs of a node read from the graphs around it, as often as they are read."""
     for graph in subgraphs(node):
@@ -41,10 +37,11 @@ def _check_names(model: onnx.ModelProto) -> None:
         for index, node in enumerate(graph.node):
             for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
                 if isinstance(text, bytes):  # what protobuf returns for a string that is not UTF-8
-                    raise InvalidModelError(f"node #{index} has a name that is not UTF-8: {text!r}")
-        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+                    raise InvalidModelError(f"node #{index} has a name that is not UTF-8: {quoted(text)}")
+        sparse = (tensor.values for tensor in graph.sparse_initializer)
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, *sparse):
             if isinstance(value.name, bytes):
-                raise InvalidModelError(f"a tensor has a name that is not UTF-8: {value.name!r}")
+                raise InvalidModelError(f"a tensor has a name that is not UTF-8: {quoted(value.name)}")
 
 
 def _check_order(graph: GraphProto) -> None:
@@ -58,18 +55,20 @@ def _check_order(graph: GraphProto) -> None:
                 raise InvalidModelError(_missing(graph, index, name))
         for name in node.output:
             if name and name in known:
-                raise InvalidModelError(f"{describe(index, node)} assigns '{name}', which exists already")
+                raise InvalidModelError(
+                    f"{describe(index, node)} assigns {quoted(name)}, which exists already"
+                )
             known.add(name)
     for value in graph.output:
         if value.name not in known:
-            raise InvalidModelError(f"the graph output '{value.name}' is computed by no node")
+            raise InvalidModelError(f"the graph output {quoted(value.name)} is computed by no node")
 
 
 def _names(kind: str, names: Iterable[str]) -> set[str]:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InvalidModelError(f"two {kind}s are called '{name}'")
+            raise InvalidModelError(f"two {kind}s are called {quoted(name)}")
         seen.add(name)
     return seen
 
@@ -79,8 +78,8 @@ def _missing(graph: GraphProto, index: int, name: str) -> str:
     for later in range(index, len(graph.node)):
         if name in graph.node[later].output:
             writer = describe(later, graph.node[later])
-            return f"{reader} reads '{name}' before {writer} computes it: the graph is cyclic or not sorted"
-    return f"{reader} reads '{name}', which nothing computes"
+            return f"{reader} reads {quoted(name)} before {writer} computes it: the graph is cyclic or not sorted"
+    return f"{reader} reads {quoted(name)}, which nothing computes"
 
 
 def _free(root: GraphProto) -> Iterator[str]:
@@ -129,7 +128,7 @@ def _check_functions(model: onnx.ModelProto) -> None:
                 ready.append(caller)
     for (_, name, _), count in open_calls.items():
         if count:
-            raise InvalidModelError(f"the function '{name}' calls itself, directly or through others")
+            raise InvalidModelError(f"the function {quoted(name)} calls itself, directly or through others")
 
 
 def _callees(function: onnx.FunctionProto) -> set[_Key]:

@@ -133,24 +133,31 @@ def _used_names(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def _match_initializers(graph: onnx.GraphProto, weights: Mapping[str, Weight]) -> None:
+    """Make initializers say what the weights are, and declarations of the same name where a weight changed."""
     old = {initializer.name: initializer for initializer in graph.initializer}
-    new = [_header(name, weight, old.get(name)) for name, weight in weights.items()]
+    changed = {name for name, weight in weights.items() if not _describes(old.get(name), weight)}
     removed = old.keys() - weights.keys()
-    del graph.initializer[:]
-    graph.initializer.extend(new)
+    if changed or removed or list(old) != list(weights):
+        headers = [_header(name, weight, old.get(name)) for name, weight in weights.items()]
+        del graph.initializer[:]
+        graph.initializer.extend(headers)
     if removed:
         _keep(graph.input, removed)
         _keep(graph.value_info, removed)
     for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.name in weights:
+        if value.name in changed:
             _match_value(value, weights[value.name])
+
+
+def _describes(header: TensorProto | None, weight: Weight) -> bool:
+    return header is not None and header.data_type == weight.dtype and tuple(header.dims) == weight.shape
 
 
 def _header(name: str, weight: Weight, old: TensorProto | None) -> TensorProto:
     header = TensorProto()
     if old is not None:
         header.CopyFrom(old)
-    if old is None or header.data_type != weight.dtype or tuple(header.dims) != weight.shape:
+    if not _describes(header, weight):
         header.name = name
         header.data_type = weight.dtype
         header.dims[:] = weight.shape

@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 from onnx import TensorProto
 
 from onnx_grow.errors import InvalidModelError
+from onnx_grow.model.names import quoted
 
 __all__ = ["DataFolder", "mapped"]
 
@@ -40,7 +41,7 @@ class DataFolder:
         length = _number(tensor, entries, "length", nbytes)
         if length != nbytes:
             raise InvalidModelError(
-                f"tensor '{tensor.name}' declares {length:,} bytes of external data, "
+                f"tensor {quoted(tensor.name)} declares {length:,} bytes of external data, "
                 f"its type and shape need {nbytes:,}"
             )
         if location not in self._mapped:
@@ -48,7 +49,7 @@ class DataFolder:
         data = self._mapped[location]
         if offset + length > len(data):
             raise InvalidModelError(
-                f"tensor '{tensor.name}' needs {offset + length:,} bytes of {location!r}, it has {len(data):,}",
+                f"tensor {quoted(tensor.name)} needs {offset + length:,} bytes of {quoted(location)}, it has {len(data):,}",
                 hint="the file is incomplete, fetch it again",
             )
         return data[offset : offset + length]
@@ -56,22 +57,24 @@ class DataFolder:
     def _open(self, name: str, location: str) -> memoryview:
         if self._folder is None:
             raise InvalidModelError(
-                f"tensor '{name}' has external data in {location!r}, and a model in memory has no folder",
+                f"tensor {quoted(name)} has external data in {quoted(location)}, and a model in memory has no folder",
                 hint="load it from its path",
             )
         parts = PureWindowsPath(location)  # knows drives and both kinds of slashes
         if not parts.parts or "\0" in location or parts.drive or parts.root or ".." in parts.parts:
             raise InvalidModelError(
-                f"tensor '{name}' has external data in {location!r}, which is not in the model's folder"
+                f"tensor {quoted(name)} has external data in {quoted(location)}, which is not in the model's folder"
             )
         base = self._folder.resolve()
         path = (base / location).resolve()
         if not path.is_relative_to(base) and not self._allow_symlinks:
             raise InvalidModelError(
-                f"tensor '{name}' has external data in {location!r}, a link out of the model's folder",
+                f"tensor {quoted(name)} has external data in {quoted(location)}, a link out of the model's folder",
                 hint=_ALLOW,
             )
-        data = mapped(path, f"external data {location!r} of tensor '{name}'", links=self._allow_symlinks)
+        data = mapped(
+            path, f"external data {quoted(location)} of tensor {quoted(name)}", links=self._allow_symlinks
+        )
         self.files += (path,)
         return data
 
@@ -109,5 +112,7 @@ def _number(tensor: TensorProto, entries: dict[str, str], key: str, default: int
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise InvalidModelError(f"tensor '{tensor.name}' has external data with the {key} {text!r}")
+        raise InvalidModelError(
+            f"tensor {quoted(tensor.name)} has external data with the {key} {quoted(text)}"
+        )
     return int(text)

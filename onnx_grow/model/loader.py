@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from onnx_grow.model import wire
 from onnx_grow.model.checks import check
 from onnx_grow.model.external import DataFolder, mapped
 from onnx_grow.model.model import Model
+from onnx_grow.model.names import quoted
 from onnx_grow.model.walk import tensors
 from onnx_grow.model.weights import (
     DATA_FIELDS,
@@ -32,6 +34,8 @@ __all__ = ["load"]
 
 NESTED_GRAPHS = 32
 """protobuf reads messages up to 100 deep, and a graph in an attribute of a node takes three levels."""
+DIMENSIONS = 64
+"""NumPy's limit."""
 
 
 def load(
@@ -43,7 +47,7 @@ def load(
     lie in the model's own folder and may not be reached through links that leave it, unless `allow_symlinks`
     says so (the layout of the Hugging Face cache). Raises InvalidModelError for anything that is not a sound
     ONNX model: not protobuf, incomplete, values that do not fit their shape, a graph that is cyclic or not
-    sorted, names used twice. Subgraphs may be nested 32 deep, and a graph may have 2,000,000 entries.
+    sorted, names used twice. Graphs may be nested 32 deep, have 2,000,000 entries and tensors of 64 dimensions.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(os.path.abspath(source))
@@ -107,31 +111,29 @@ def _values(tensor: TensorProto, raw: memoryview | None, folder: DataFolder) -> 
 
     External data is read, and no longer declared afterwards. Raises InvalidModelError.
     """
+    what = f"tensor {quoted(tensor.name)} ({dtype_name(tensor.data_type)} {quoted(list(tensor.dims))})"
     if any(size < 0 for size in tensor.dims):
-        raise InvalidModelError(f"tensor '{tensor.name}' has a negative dimension: {list(tensor.dims)}")
+        raise InvalidModelError(f"{what} has a negative dimension")
+    if len(tensor.dims) > DIMENSIONS or math.prod(size or 1 for size in tensor.dims) >= 1 << 60:
+        raise InvalidModelError(f"{what} is larger than any memory")
     if tensor.HasField("segment"):
-        raise InvalidModelError(f"tensor '{tensor.name}' is stored in segments, which no runtime reads")
+        raise InvalidModelError(f"{what} is stored in segments, which no runtime reads")
     try:
         field, entries = typed_length(tensor.data_type, tensor.dims)
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raw = folder.read(tensor, raw_length(tensor.data_type, tensor.dims))
-            for declared in ("external_data", "data_location", "raw_data"):
-                tensor.ClearField(declared)
-        needed = raw_length(tensor.data_type, tensor.dims) if raw is not None else 0
+        external = tensor.data_location == TensorProto.EXTERNAL
+        needed = raw_length(tensor.data_type, tensor.dims) if external or raw is not None else 0
     except ValueError as error:
-        raise InvalidModelError(f"tensor '{tensor.name}': {error}") from None
+        raise InvalidModelError(f"{what}: {error}") from None
+    if external:
+        raw = folder.read(tensor, needed)
+        for declared in ("external_data", "data_location", "raw_data"):
+            tensor.ClearField(declared)
     if raw is not None and len(raw) != needed:
-        raise InvalidModelError(
-            f"tensor '{tensor.name}' ({dtype_name(tensor.data_type)} {list(tensor.dims)}) "
-            f"needs {needed:,} bytes and has {len(raw):,}"
-        )
+        raise InvalidModelError(f"{what} needs {needed:,} bytes and has {len(raw):,}")
     for name in DATA_FIELDS:
         expected = entries if name == field and raw is None else 0
         if (found := len(getattr(tensor, name))) != expected:
-            raise InvalidModelError(
-                f"tensor '{tensor.name}' ({dtype_name(tensor.data_type)} {list(tensor.dims)}) "
-                f"needs {expected:,} entries in {name} and has {found:,}"
-            )
+            raise InvalidModelError(f"{what} needs {expected:,} entries in {name} and has {found:,}")
     return raw
 
 

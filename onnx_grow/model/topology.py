@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import onnx
-from onnx import AttributeProto, NodeProto
+from onnx import AttributeProto, NodeProto, TensorProto
 
 from onnx_grow.model.checks import captured
 from onnx_grow.model.walk import all_nodes, graphs
@@ -69,6 +69,7 @@ def _imported(skeleton: onnx.ModelProto) -> gs.Graph:
         return gs.import_onnx(_importable(skeleton))
 
 
+_KNOWN_TYPES = frozenset(TensorProto.DataType.values())
 _READABLE = (
     AttributeProto.FLOAT,
     AttributeProto.INT,
@@ -88,7 +89,8 @@ def _importable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         copy.ClearField(field)
     for graph in graphs(copy):
         for value in (*graph.input, *graph.output, *graph.value_info):
-            if not value.type.HasField("tensor_type"):
+            tensor = value.type.HasField("tensor_type")
+            if not tensor or value.type.tensor_type.elem_type not in _KNOWN_TYPES:
                 value.ClearField("type")
     for node in all_nodes(copy):
         kept = [attribute for attribute in node.attribute if _is_readable(attribute)]
