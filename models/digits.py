@@ -1,11 +1,10 @@
 """What the example models share: the data, its split, and what is written into every file.
 
-Run as a script, writes the images as arrays for ``--inputs`` and ``--calibration``.
+Run as a script, writes the test images and their labels.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,12 +17,15 @@ from google.protobuf.message import Message
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+FLOAT = onnx.TensorProto.FLOAT
 FOLDER = Path(__file__).parent
 SEED = 0
 CALIBRATION_IMAGES = 64
 
-# The layout of one image under each input name: channels first, channels last, flat.
-LAYOUTS = {"image": (1, 8, 8), "image_nhwc": (8, 8, 1), "pixels": (64,)}
+# The shape of one image. Every model has one input, named `image`, in one of these layouts.
+CHANNELS_FIRST = (1, 8, 8)
+CHANNELS_LAST = (8, 8, 1)
+FLAT = (64,)
 
 
 class Digits(NamedTuple):
@@ -32,9 +34,9 @@ class Digits(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
-    def laid_out(self, name: str) -> np.ndarray:
-        """Return the images in the layout of the input ``name``."""
-        return self.images.reshape(-1, *LAYOUTS[name])
+    def laid_out(self, layout: tuple[int, ...]) -> np.ndarray:
+        """Return the images with each in the shape ``layout``."""
+        return self.images.reshape(-1, *layout)
 
 
 def split() -> tuple[Digits, Digits]:
@@ -47,27 +49,25 @@ def split() -> tuple[Digits, Digits]:
     return Digits(train_x, train_y), Digits(test_x, test_y)
 
 
-def predict(model: onnx.ModelProto, digits: Digits) -> np.ndarray:
+def predict(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     """Return the class ONNX Runtime finds most likely per image, from the only output of shape (n, 10)."""
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (name,) = [graph_input.name for graph_input in session.get_inputs()]
-    (scores,) = [
-        output for output in session.run(None, {name: digits.laid_out(name)}) if output.shape[1:] == (10,)
-    ]
+    (scores,) = [output for output in session.run(None, {"image": images}) if output.shape[1:] == (10,)]
     return scores.argmax(axis=1)
 
 
-def publish(model: onnx.ModelProto, *, script: str, training: str, packages: Iterable[str]) -> None:
-    """Write ``model`` beside ``script``, under its name; its metadata says what it is and how well it does.
+def publish(
+    model: onnx.ModelProto, *, layout: tuple[int, ...], script: str, training: str, packages: Iterable[str]
+) -> None:
+    """Write ``model`` beside ``script``, under its name, and an .npz of inputs for it.
 
-    ``packages`` are the distributions that made it, the framework first; their versions are recorded. The
-    accuracy is measured on the exported graph.
+    The metadata of the file says what it is and how well it does: the accuracy is measured on the exported
+    graph. ``packages`` are the distributions that made it, the framework first; their versions are recorded.
     """
-    _, test = split()
-    accuracy = float(np.mean(predict(model, test) == test.labels))
+    data, test = split()
+    accuracy = float(np.mean(predict(model, test.laid_out(layout)) == test.labels))
     versions = [f"{package} {version(package)}" for package in packages]
     _strip_traces(model)
-    del model.metadata_props[:]
     onnx.helper.set_model_props(
         model,
         {
@@ -84,24 +84,18 @@ def publish(model: onnx.ModelProto, *, script: str, training: str, packages: Ite
     target = FOLDER / Path(script).with_suffix(".onnx").name.removeprefix("make_")
     contents = model.SerializeToString(deterministic=True)
     target.write_bytes(contents)
-    parameters = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if tensor.data_type == 1)
-    print(
-        f"{target.name}: accuracy {accuracy:.4f}, {parameters:,} parameters, {len(contents):,} bytes,"
-        f" opset {model.opset_import[0].version}, sha256 {hashlib.sha256(contents).hexdigest()[:12]}"
+    # Training images, for calibration: statistics of test images would leak into what these test.
+    inputs = data.laid_out(layout)[:CALIBRATION_IMAGES]
+    np.savez_compressed(target.with_suffix(".npz"), image=inputs)
+    parameters = sum(
+        int(np.prod(tensor.dims)) for tensor in model.graph.initializer if tensor.data_type == FLOAT
     )
-
-
-def write_arrays(path: Path, digits: Digits) -> None:
-    """Write the images under every input's name, in its layout, and their labels."""
-    np.savez_compressed(path, labels=digits.labels, **{name: digits.laid_out(name) for name in LAYOUTS})
-    print(f"{path.name}: {len(digits.labels)} images, {path.stat().st_size:,} bytes")
+    print(f"{target.name}: accuracy {accuracy:.4f}, {parameters:,} parameters, {len(contents):,} bytes")
 
 
 def main() -> None:
-    training, test = split()
-    # Calibration sees training images only: statistics of test images would leak into what these test.
-    write_arrays(FOLDER / "digits.npz", Digits(*(array[:CALIBRATION_IMAGES] for array in training)))
-    write_arrays(FOLDER / "digits_test.npz", test)
+    _, test = split()
+    np.savez_compressed(FOLDER / "digits_test.npz", images=test.images, labels=test.labels)
 
 
 def _strip_traces(message: Message) -> None:

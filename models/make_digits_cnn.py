@@ -110,9 +110,10 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     data, _ = digits.split()
     net = DigitsCnn()
-    train(net, torch.from_numpy(data.laid_out("image")), torch.from_numpy(data.labels))
+    train(net, torch.from_numpy(data.laid_out(digits.CHANNELS_FIRST)), torch.from_numpy(data.labels))
     digits.publish(
         export(net),
+        layout=digits.CHANNELS_FIRST,
         script=__file__,
         training="AdamW, one-cycle learning rate to 1e-2, "
         f"{EPOCHS} epochs, batches of {BATCH}, seed {digits.SEED}",

@@ -59,17 +59,18 @@ def train(net: DigitsJax, images: jax.Array, labels: jax.Array) -> None:
 def main() -> None:
     data, _ = digits.split()
     net = DigitsJax(nnx.Rngs(digits.SEED))
-    train(net, jax.numpy.asarray(data.laid_out("image_nhwc")), jax.numpy.asarray(data.labels))
+    train(net, jax.numpy.asarray(data.laid_out(digits.CHANNELS_LAST)), jax.numpy.asarray(data.labels))
     model = to_onnx(
         net,
-        [("batch", *digits.LAYOUTS["image_nhwc"])],
+        [("batch", *digits.CHANNELS_LAST)],
         model_name="digits_jax",
         opset=21,
-        input_names=["image_nhwc"],
+        input_names=["image"],
         output_names=["logits"],
     )
     digits.publish(
         model,
+        layout=digits.CHANNELS_LAST,
         script=__file__,
         training=f"AdamW, one-cycle learning rate to 1e-2, {STEPS} batches of {BATCH}, seed {digits.SEED}",
         packages=["jax", "flax", "jax2onnx", "onnx"],

@@ -30,7 +30,7 @@ def separable(x: keras.KerasTensor, channels: int) -> keras.KerasTensor:
 
 def build() -> keras.Model:
     """Return a net from images of shape (n, 8, 8, 1) to probabilities of shape (n, 10)."""
-    image = keras.Input((8, 8, 1), name="image_nhwc")
+    image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(24, 3, padding="same", use_bias=False)(image)
     x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
     x = layers.Add()([separable(x, 24), x])
@@ -45,7 +45,7 @@ def export(net: keras.Model) -> onnx.ModelProto:
     """Return ``net`` as ONNX, the number of images left open."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "net.onnx")
-        signature = [keras.InputSpec(shape=(None, 8, 8, 1), dtype="float32", name="image_nhwc")]
+        signature = [keras.InputSpec(shape=(None, 8, 8, 1), dtype="float32", name="image")]
         net.export(path, format="onnx", input_signature=signature, opset_version=15, verbose=False)
         return onnx.load(path)
 
@@ -58,7 +58,7 @@ def main() -> None:
     schedule = keras.optimizers.schedules.CosineDecay(1e-2, steps)
     net.compile(keras.optimizers.Adam(schedule), {"probabilities": "sparse_categorical_crossentropy"})
     net.fit(
-        data.laid_out("image_nhwc"),
+        data.laid_out(digits.CHANNELS_LAST),
         {"probabilities": data.labels},
         batch_size=BATCH,
         epochs=EPOCHS,
@@ -66,6 +66,7 @@ def main() -> None:
     )
     digits.publish(
         export(net),
+        layout=digits.CHANNELS_LAST,
         script=__file__,
         training="Adam, cosine learning rate from 1e-2, "
         f"{EPOCHS} epochs, batches of {BATCH}, seed {digits.SEED}",

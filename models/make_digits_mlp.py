@@ -11,15 +11,16 @@ from sklearn.neural_network import MLPClassifier
 def main() -> None:
     data, _ = digits.split()
     net = MLPClassifier(hidden_layer_sizes=(64, 32), max_iter=300, random_state=digits.SEED)
-    net.fit(data.laid_out("pixels"), data.labels)
+    net.fit(data.laid_out(digits.FLAT), data.labels)
     model = to_onnx(
         net,
-        initial_types=[("pixels", FloatTensorType([None, 64]))],
+        initial_types=[("image", FloatTensorType([None, 64]))],
         options={"zipmap": False},  # probabilities as a tensor, not as a list of dictionaries
         target_opset={"": 17, "ai.onnx.ml": 3},
     )
     digits.publish(
         model,
+        layout=digits.FLAT,
         script=__file__,
         training=f"Adam, {net.n_iter_} epochs, random_state {digits.SEED}",
         packages=["scikit-learn", "skl2onnx", "onnx"],
