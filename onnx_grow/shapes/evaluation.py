@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops import load_op
 
 from onnx_grow.errors import InvalidModelError
+from onnx_grow.shapes.types import Array
 
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -21,15 +22,15 @@ RANDOM = frozenset(
 def evaluate(
     node: onnx.NodeProto,
     opset_imports: Iterable[onnx.OperatorSetIdProto],
-    inputs: Sequence[np.ndarray | None],
-) -> list[np.ndarray]:
+    inputs: Sequence[Array | None],
+) -> list[Array]:
     """Outputs of one node of the default domain for input values, None where an optional input is absent.
 
     Raises InvalidModelError when the operator is random, has a subgraph, has no reference implementation, or
     rejects the values.
     """
     opset = default_opset(opset_imports)
-    if node.domain not in ("", "ai.onnx") or node.op_type in RANDOM or _has_subgraph(node):
+    if not is_default(node) or node.op_type in RANDOM or _has_subgraph(node):
         raise InvalidModelError(f"{_title(node)} has no value that can be computed ahead of a run")
     present = list(inputs)
     while present and present[-1] is None:
@@ -46,6 +47,11 @@ def evaluate(
 def default_opset(opset_imports: Iterable[onnx.OperatorSetIdProto]) -> int:
     """Version of the default domain; 1 where the file imports none, as files of the first IR versions do."""
     return next((entry.version for entry in opset_imports if entry.domain in ("", "ai.onnx")), 1)
+
+
+def is_default(node: onnx.NodeProto) -> bool:
+    """Whether the operator is of the default domain."""
+    return node.domain in ("", "ai.onnx")
 
 
 @cache

@@ -17,33 +17,10 @@ from onnx_grow.model import Model
 
 Symbol = str | tuple[str, int]
 
-_PRIMES = (
-    7,
-    11,
-    13,
-    17,
-    19,
-    23,
-    29,
-    31,
-    37,
-    41,
-    43,
-    47,
-    53,
-    59,
-    61,
-    67,
-    71,
-    73,
-    79,
-    83,
-    89,
-    97,
-    101,
-    103,
-    107,
-)
+_SMALL = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61)
+_LARGE = (67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137)
+_PIXELS = ((64, 96), (224, 256), (224, 224), (128, 128), (320, 320), (512, 512), (640, 640), (32, 32))
+_STEPS = (8, 16, 64, 128, 1024, 16384)
 _OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -172,36 +149,28 @@ def _roles(inputs: Mapping[str, tuple[int | Symbol, ...]]) -> dict[Symbol, _Role
 
 def _choices(roles: Mapping[Symbol, _Role], static: frozenset[int]) -> Iterator[dict[Symbol, int]]:
     """Sizes for all symbols, in the order in which they should be tried."""
-    foreign = [prime for prime in _PRIMES if all(size % prime for size in static)]
-    primes = list(dict.fromkeys([*foreign, *_PRIMES]))
-    distinct = dict(zip(roles, itertools.cycle(primes), strict=False))
-    tied = {symbol: primes[role.axis % len(primes)] for symbol, role in roles.items()}
-    pairs = (
-        (67, 71),
-        (64, 96),
-        (224, 256),
-        (224, 224),
-        (320, 320),
-        (128, 128),
-        (512, 512),
-        (32, 32),
-        (640, 640),
-    )
+    small, large = _foreign_first(_SMALL, static), _foreign_first(_LARGE, static)
+    unused = {"batch": itertools.cycle(small), "spatial": itertools.cycle(large)}
+    unused["steps"] = unused["batch"]
+    distinct = {symbol: next(unused[role.kind]) for symbol, role in roles.items()}
+    tied = {s: (large if role.kind == "spatial" else small)[role.axis % 15] for s, role in roles.items()}
     for base in (distinct, tied):
         yield base
-        for pair in pairs:
-            yield _with_spatial(base, roles, pair)
-    for batch, steps in ((7, 8), (7, 16), (7, 64), (7, 128), (1, 7), (1, 16), (1, 64), (1, 1), (2, 2)):
-        base = {symbol: batch if role.kind == "batch" else steps for symbol, role in roles.items()}
-        yield _with_spatial(base, roles, (224, 224))
-        yield _with_spatial(base, roles, (64, 96))
-        yield base
+        for pixels in _PIXELS:
+            yield base | {s: pixels[role.axis % 2] for s, role in roles.items() if role.kind == "spatial"}
+    for steps in _STEPS:
+        yield tied | {s: steps for s, role in roles.items() if role.kind == "steps"}
+    for size in (small[0], 2, 1):
+        for pixels in ((64, 96), (224, 224), (size, size)):
+            spatial = {s: pixels[role.axis % 2] for s, role in roles.items() if role.kind == "spatial"}
+            yield dict.fromkeys(roles, size) | spatial
+    for steps in _STEPS:
+        yield dict.fromkeys(roles, 1) | {s: steps for s, role in roles.items() if role.kind == "steps"}
 
 
-def _with_spatial(
-    base: Mapping[Symbol, int], roles: Mapping[Symbol, _Role], pair: tuple[int, int]
-) -> dict[Symbol, int]:
-    return {s: pair[roles[s].axis % 2] if roles[s].kind == "spatial" else size for s, size in base.items()}
+def _foreign_first(primes: tuple[int, ...], static: frozenset[int]) -> list[int]:
+    """The primes that divide no static size before those that do."""
+    return sorted(primes, key=lambda prime: any(size % prime == 0 for size in static))
 
 
 def _symbols(dim: int | Symbol) -> list[Symbol]:

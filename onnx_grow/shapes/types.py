@@ -1,0 +1,70 @@
+"""ONNX types as inference passes them around: often complete, sometimes with the rank or the element type only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, TypeProto, helper
+
+Array = np.ndarray[Any, Any]
+
+INTEGERS = frozenset(
+    {
+        TensorProto.BOOL,
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+        TensorProto.UINT8,
+        TensorProto.UINT16,
+        TensorProto.UINT32,
+        TensorProto.UINT64,
+    }
+)
+FLOATS = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE})
+
+
+def tensor_type(dtype: int, shape: Iterable[int]) -> TypeProto:
+    """The type of a tensor with this TensorProto.DataType and concrete shape."""
+    return helper.make_tensor_type_proto(dtype, tuple(shape))
+
+
+def of_array(array: Array) -> TypeProto:
+    """The type of an array with numbers or booleans in it."""
+    return tensor_type(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+
+def is_tensor(known: TypeProto) -> bool:
+    """False for sequences, optionals, maps and sparse tensors, which have no shape to find."""
+    return known.WhichOneof("value") in (None, "tensor_type")
+
+
+def dtype(known: TypeProto) -> int:
+    """The TensorProto.DataType; 0 where it is unknown or the type is not a tensor."""
+    return known.tensor_type.elem_type if known.HasField("tensor_type") else 0
+
+
+def shape(known: TypeProto) -> tuple[int, ...] | None:
+    """The shape, if all of it is known."""
+    if not known.HasField("tensor_type") or not known.tensor_type.HasField("shape"):
+        return None
+    sizes = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in known.tensor_type.shape.dim)
+    return None if any(size < 0 for size in sizes) else sizes
+
+
+def smallest(known: TypeProto) -> int:
+    """The smallest size among the known dims, 1 if none is known."""
+    dims = known.tensor_type.shape.dim if known.HasField("tensor_type") else ()
+    return min((dim.dim_value for dim in dims if dim.HasField("dim_value")), default=1)
+
+
+def common(first: TypeProto, second: TypeProto) -> TypeProto:
+    """What two types have in common, as of the two branches of an If."""
+    if first == second:
+        return first
+    merged = TypeProto()
+    if dtype(first) == dtype(second) != 0:
+        merged.tensor_type.elem_type = dtype(first)
+    return merged

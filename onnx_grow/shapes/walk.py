@@ -1,0 +1,366 @@
+"""One forward pass over the nodes of a graph at concrete input sizes: types, and values that follow from them.
+
+Each node gets what is known about its inputs: the operator's own inference (onnx.defs) turns types and values into
+types, and where all values are known the reference implementation (onnx.reference) turns them into values. Values
+are never taken from onnx's data propagation, which knows fewer operators and ignores strides, types and overflow.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+import numpy as np
+import onnx
+from onnx import TensorProto, TypeProto, helper, inliner, numpy_helper
+from onnx.defs import OpSchema
+from onnx.shape_inference import infer_node_outputs
+
+from onnx_grow.errors import InvalidModelError
+from onnx_grow.model import Model
+from onnx_grow.model.checks import captured
+from onnx_grow.shapes import types
+from onnx_grow.shapes.evaluation import RANDOM, default_opset, evaluate, is_default
+from onnx_grow.shapes.types import Array
+
+STORED_INTEGERS = 64 * 1024
+"""Elements up to which an integer or bool initializer or constant counts as a known value."""
+STORED_FLOATS = 64
+"""The same for floating point: enough for scales, ratios and epsilons, too few for weights worth mentioning."""
+COMPUTED = 4096
+"""Elements up to which a value is computed from known ones."""
+
+Seen = Mapping[str, tuple[int, tuple[int, ...]]]
+"""Dtype and shape of tensors, from somewhere else than inference."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What does not depend on the input sizes, prepared once.
+
+    `names`: all tensors of the main graph. `opaque`: those declared as sequences, maps or optionals.
+    `stored`: types of the initializers. `values`: those small enough to matter.
+    """
+
+    nodes: Sequence[onnx.NodeProto]
+    names: tuple[str, ...]
+    opaque: frozenset[str]
+    inputs: Mapping[str, TypeProto]
+    stored: Mapping[str, TypeProto]
+    values: Mapping[str, Array]
+    opset_imports: list[onnx.OperatorSetIdProto]
+    ir_version: int
+
+    @classmethod
+    def of(cls, model: Model) -> Graph:
+        """The main graph of a model, local functions inlined."""
+        graph = model.skeleton.graph
+        inputs = {value.name: value.type for value in graph.input}
+        stored = {
+            name: types.tensor_type(weight.dtype, weight.shape) for name, weight in model.weights.items()
+        }
+        for sparse in graph.sparse_initializer:
+            stored[sparse.values.name] = types.tensor_type(sparse.values.data_type, sparse.dims)
+        computed = (name for node in graph.node for name in node.output if name)
+        flat = _without_functions(model.skeleton)
+        return cls(
+            nodes=flat.graph.node,
+            names=tuple(dict.fromkeys([*inputs, *stored, *computed])),
+            opaque=frozenset(
+                value.name for value in (*graph.value_info, *graph.output) if not types.is_tensor(value.type)
+            ),
+            inputs=inputs,
+            stored=stored,
+            values={
+                name: weight.array()
+                for name, weight in model.weights.items()
+                if _keeps(weight.dtype, weight.shape)
+            },
+            opset_imports=list(flat.opset_import),
+            ir_version=flat.ir_version,
+        )
+
+
+class Walk:
+    """The state of the pass, and after it the result: `types` and `values` by name.
+
+    `problems` counts what speaks against the input sizes: nodes whose inference rejects their inputs, and sizes that
+    shrink to nothing.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        known: MutableMapping[str, TypeProto],
+        values: MutableMapping[str, Array],
+        seen: Seen,
+    ) -> None:
+        self.graph = graph
+        self.types = known
+        self.values = values
+        self.problems = 0
+        self._seen = seen
+        self._tensors: dict[str, TensorProto] = {}
+
+    @classmethod
+    def over(cls, graph: Graph, sizes: Mapping[str, tuple[int, ...]], seen: Seen) -> Walk:
+        """A complete pass. `seen` stands in for the inference of operators that have none."""
+        fed = {
+            name: types.tensor_type(types.dtype(graph.inputs[name]), shape) for name, shape in sizes.items()
+        }
+        walk = cls(graph, {**graph.inputs, **fed, **graph.stored}, dict(graph.values), seen)
+        for node in graph.nodes:
+            walk._visit(node)
+        return walk
+
+    def missing(self) -> list[str]:
+        """Tensors of the main graph that still have no concrete shape."""
+        candidates = (name for name in self.graph.names if name not in self.graph.opaque)
+        found = ((name, self.types.get(name, TypeProto())) for name in candidates)
+        return [name for name, known in found if types.is_tensor(known) and types.shape(known) is None]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The concrete shapes of the main graph's tensors."""
+        found = ((name, types.shape(self.types[name])) for name in self.graph.names if name in self.types)
+        return {name: shape for name, shape in found if shape is not None}
+
+    def dtypes(self) -> dict[str, int]:
+        """The element types of the main graph's tensors, also of those without a shape."""
+        found = ((name, types.dtype(self.types[name])) for name in self.graph.names if name in self.types)
+        return {name: dtype for name, dtype in found if dtype}
+
+    def _visit(self, node: onnx.NodeProto) -> None:
+        operator = node.op_type if is_default(node) else ""
+        if operator == "Constant" and self._constant(node):
+            return
+        if operator == "If":
+            self._if(node)
+            return
+        self._infer(node)
+        if operator in ("Shape", "Size"):
+            self._measure(node)
+        elif operator:
+            self._evaluate(node)
+
+    def _constant(self, node: onnx.NodeProto) -> bool:
+        """Record a constant; False for the kinds that have no use as a value (strings, sparse tensors)."""
+        attribute = next(iter(node.attribute), onnx.AttributeProto())
+        name = node.output[0]
+        if attribute.name == "value":
+            self._store(name, attribute.t)
+        elif attribute.name in _NUMBERS:
+            self._know(name, np.array(helper.get_attribute_value(attribute), _NUMBERS[attribute.name]))
+        return name in self.types
+
+    def _store(self, name: str, tensor: TensorProto) -> None:
+        self.types[name] = types.tensor_type(tensor.data_type, tensor.dims)
+        if _keeps(tensor.data_type, tensor.dims):
+            self._know(name, numpy_helper.to_array(tensor))
+
+    def _know(self, name: str, value: Array) -> None:
+        self.types[name] = types.of_array(value)
+        value.flags.writeable = False
+        self.values[name] = value
+
+    def _infer(self, node: onnx.NodeProto) -> None:
+        """Types of the outputs by the operator's own inference, or else by what is known about it otherwise."""
+        schema = _schema(node, self.graph.opset_imports)
+        if schema is not None:
+            try:
+                self.types.update(self._inferred(schema, node))
+            except KeyError:  # the type of an input is not known
+                return
+            except Exception:  # the bindings pass on whatever C++ throws, and all of it means: rejected
+                self.problems += 1
+                schema = None
+        self.problems += node.op_type not in _MAY_BE_EMPTY and self._shrinks(node)
+        for name in node.output:
+            if name and self._shape(name) is None and (known := self._known_otherwise(node, name, schema)):
+                self.types[name] = known
+
+    def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, TypeProto]:
+        used = {name: self.types[name] for name in node.input if name}
+        used.update((name, self.types[name]) for name in captured(node) if name in self.types)
+        found = infer_node_outputs(
+            schema,
+            node,
+            used,
+            {name: self._tensor(name) for name in node.input if name in self.values},
+            opset_imports=self.graph.opset_imports,
+            ir_version=self.graph.ir_version,
+        )
+        return {name: known for name, known in found.items() if name and known.WhichOneof("value")}
+
+    def _known_otherwise(self, node: onnx.NodeProto, name: str, schema: OpSchema | None) -> TypeProto | None:
+        """Type of an output that inference left out: of an operator that keeps shapes, or seen in ONNX Runtime.
+
+        A shape that was seen may depend on data, and so may all that follows from it, unless the operator had no
+        inference to find it.
+        """
+        first = self.types.get(node.input[0]) if is_default(node) and node.input else None
+        if first is not None and node.op_type in _LIKE_INPUT:
+            return first
+        if first is not None and node.op_type == "Crop":
+            return _cropped(node, first)
+        if (
+            schema is None
+            and name in self._seen
+            and all(self._shape(used) is not None for used in node.input if used)
+        ):
+            return types.tensor_type(*self._seen[name])
+        return None
+
+    def _tensor(self, name: str) -> TensorProto:
+        if name not in self._tensors:
+            self._tensors[name] = numpy_helper.from_array(self.values[name], name)
+        return self._tensors[name]
+
+    def _shrinks(self, node: onnx.NodeProto) -> bool:
+        """Whether a size falls to nothing here; an input that was empty before is somebody else's business."""
+        outputs = (self.types[name] for name in node.output if name in self.types)
+        inputs = (self.types[name] for name in node.input if name in self.types)
+        return any(types.smallest(known) <= 0 for known in outputs) and not any(
+            types.smallest(known) <= 0 for known in inputs
+        )
+
+    def _measure(self, node: onnx.NodeProto) -> None:
+        """Value of a Shape or Size node, whose input needs a shape but no value."""
+        shape = self._shape(node.input[0])
+        if shape is None:
+            return
+        ends = {attribute.name: attribute.i for attribute in node.attribute}
+        measured = (
+            shape[ends.get("start", 0) : ends.get("end", len(shape))]
+            if node.op_type == "Shape"
+            else prod(shape)
+        )
+        self._know(node.output[0], np.array(measured, np.int64))
+
+    def _evaluate(self, node: onnx.NodeProto) -> None:
+        """Values of the outputs where they follow from known values."""
+        if node.op_type in RANDOM or any(name and name not in self.values for name in node.input):
+            return
+        if not all(self._is_small(name, node.op_type) for name in node.output if name):
+            return
+        inputs = [self.values[name] if name else None for name in node.input]
+        try:
+            outputs = evaluate(node, self.graph.opset_imports, inputs)
+        except InvalidModelError:
+            return
+        for name, output in zip(node.output, outputs, strict=False):
+            if name and self._is_expected(name, output):
+                self._know(name, output)
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        return types.shape(self.types[name]) if name in self.types else None
+
+    def _is_small(self, name: str, op_type: str) -> bool:
+        shape = self._shape(name)
+        return op_type in _SIZED_BY_VALUES if shape is None else prod(shape) <= COMPUTED
+
+    def _is_expected(self, name: str, output: Array) -> bool:
+        """Whether an evaluated array is of the type that the operator promises."""
+        if output.dtype.kind in "OUSc":
+            return False
+        promised = self.types.get(name, TypeProto())
+        return types.dtype(promised) in (0, types.dtype(types.of_array(output)))
+
+    def _if(self, node: onnx.NodeProto) -> None:
+        """Outputs of the branch that is taken; of both if that depends on the data and both fit the sizes."""
+        condition = self.values.get(node.input[0])
+        branches = {attribute.name: attribute.g for attribute in node.attribute}
+        if condition is not None and condition.size == 1:
+            branches = {
+                name: graph for name, graph in branches.items() if name == _BRANCH[bool(condition.item())]
+            }
+        walks = [(graph, self._inside(graph)) for graph in branches.values()]
+        fewest = min((walk.problems for _, walk in walks), default=0)
+        self.problems += fewest
+        walks = [(graph, walk) for graph, walk in walks if walk.problems == fewest]
+        for position, name in enumerate(node.output):
+            results = [
+                (graph.output[position].name, walk) for graph, walk in walks if position < len(graph.output)
+            ]
+            known = [walk.types[inner] for inner, walk in results if inner in walk.types]
+            if known and len(known) == len(walks):
+                self.types[name] = types.common(known[0], known[-1])
+            if len(branches) == 1 and results and results[0][0] in results[0][1].values:
+                self._know(name, results[0][1].values[results[0][0]])
+
+    def _inside(self, graph: onnx.GraphProto) -> Walk:
+        """The pass over a subgraph, which sees everything outside but keeps what it finds to itself."""
+        walk = Walk(self.graph, ChainMap({}, self.types), ChainMap({}, self.values), {})
+        for tensor in graph.initializer:
+            walk._store(tensor.name, tensor)
+        for node in graph.node:
+            walk._visit(node)
+        return walk
+
+
+_BRANCH = {True: "then_branch", False: "else_branch"}
+_NUMBERS = {
+    "value_int": np.int64,
+    "value_ints": np.int64,
+    "value_float": np.float32,
+    "value_floats": np.float32,
+}
+_SIZED_BY_VALUES = frozenset({"Compress", "NonZero", "Unique"})
+# Exporters write a roll as two slices, one of which is often empty. Where other operators leave nothing, the input
+# was too small for the network.
+_MAY_BE_EMPTY = frozenset({"ConstantOfShape", "Range", "Slice", "Split"})
+# Outputs without inference that are of the type of the first input: of operators that onnx defines by functions, the
+# mask of Dropout before opset 10, and what ONNX Runtime added to the default domain before there were others.
+_LIKE_INPUT = frozenset(
+    {
+        "Affine",
+        "Dropout",
+        "GroupNormalization",
+        "ImageScaler",
+        "MeanVarianceNormalization",
+        "ParametricSoftplus",
+        "ScaledTanh",
+        "SimplifiedLayerNormalization",
+    }
+)
+
+
+def _cropped(node: onnx.NodeProto, image: TypeProto) -> TypeProto | None:
+    """Type of ONNX Runtime's Crop of an NCHW image: by the borders left, top, right, bottom, or to a given scale."""
+    shape = types.shape(image)
+    given = {attribute.name: tuple(attribute.ints) for attribute in node.attribute}
+    border, scale = given.get("border", ()), given.get("scale", ())
+    if shape is None or len(shape) != 4 or len(border) != 4:
+        return None
+    left, top, right, bottom = border
+    height, width = scale if len(scale) == 2 else (shape[2] - top - bottom, shape[3] - left - right)
+    return types.tensor_type(types.dtype(image), (*shape[:2], height, width))
+
+
+def _keeps(dtype: int, shape: Iterable[int]) -> bool:
+    """Whether a stored tensor is kept as a value."""
+    limit = STORED_INTEGERS if dtype in types.INTEGERS else STORED_FLOATS if dtype in types.FLOATS else -1
+    return prod(shape) <= limit
+
+
+def _schema(node: onnx.NodeProto, opset_imports: Iterable[onnx.OperatorSetIdProto]) -> OpSchema | None:
+    """The operator's schema, if it comes with inference."""
+    if is_default(node):
+        return _find_schema(node.op_type, default_opset(opset_imports), "")
+    version = next((entry.version for entry in opset_imports if entry.domain == node.domain), 0)
+    return _find_schema(node.op_type, version, node.domain)
+
+
+@cache
+def _find_schema(op_type: str, version: int, domain: str) -> OpSchema | None:
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return None
+    return schema if schema.has_type_and_shape_inference_function else None
+
+
+def _without_functions(skeleton: onnx.ModelProto) -> onnx.ModelProto:
+    return inliner.inline_local_functions(skeleton) if skeleton.functions else skeleton
