@@ -72,7 +72,8 @@ def _read(data: memoryview, folder: DataFolder, what: str, path: Path | None) ->
         weights[initializer.name] = _weight(initializer, _values(initializer, raw, folder))
     for tensor in tensors(skeleton):
         raw = memoryview(tensor.raw_data) if tensor.HasField("raw_data") else None
-        if (values := _values(tensor, raw, folder)) is not None and raw is None:
+        values = _values(tensor, raw, folder)
+        if values is not None and not tensor.HasField("raw_data"):
             tensor.raw_data = bytes(values)
     return Model(skeleton, weights, path, folder.files)
 
@@ -140,12 +141,9 @@ def _values(tensor: TensorProto, raw: memoryview | None, folder: DataFolder) -> 
 def _serialized(proto: onnx.ModelProto) -> memoryview:
     try:
         return memoryview(proto.SerializeToString())
-    except (
-        Exception
-    ) as error:  # protobuf's EncodeError, which is not typed: larger than 2 GiB, or nested too deep
-        raise InvalidModelError(
-            f"the model cannot be serialized: {error}", hint="load it from a file"
-        ) from None
+    except Exception:  # protobuf's EncodeError, which is not typed; it does not say what is wrong
+        reason = "the model is larger than 2 GiB or nested too deep for protobuf"
+        raise InvalidModelError(reason, hint="save it with external data and load the file") from None
 
 
 def _why_unreadable(bare: bytes) -> str:
