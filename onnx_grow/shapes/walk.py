@@ -87,8 +87,8 @@ class Graph:
 class Walk:
     """The state of the pass, and after it the result: `types` and `values` by name.
 
-    `problems` counts what speaks against the input sizes: nodes whose inference rejects their inputs, and sizes that
-    shrink to nothing.
+    `problems` counts what speaks against the input sizes: nodes whose inference rejects their inputs, and windows
+    that leave nothing.
     """
 
     def __init__(
@@ -176,10 +176,11 @@ class Walk:
             except Exception:  # the bindings pass on whatever C++ throws, and all of it means: rejected
                 self.problems += 1
                 schema = None
-        self.problems += node.op_type not in _MAY_BE_EMPTY and self._shrinks(node)
         for name in node.output:
             if name and self._shape(name) is None and (known := self._known_otherwise(node, name, schema)):
                 self.types[name] = known
+        if node.op_type in _WINDOWS and node.output[0] in self.types:
+            self.problems += types.smallest(self.types[node.output[0]]) <= 0
 
     def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, TypeProto]:
         used = {name: self.types[name] for name in node.input if name}
@@ -217,14 +218,6 @@ class Walk:
         if name not in self._tensors:
             self._tensors[name] = numpy_helper.from_array(self.values[name], name)
         return self._tensors[name]
-
-    def _shrinks(self, node: onnx.NodeProto) -> bool:
-        """Whether a size falls to nothing here; an input that was empty before is somebody else's business."""
-        outputs = (self.types[name] for name in node.output if name in self.types)
-        inputs = (self.types[name] for name in node.input if name in self.types)
-        return any(types.smallest(known) <= 0 for known in outputs) and not any(
-            types.smallest(known) <= 0 for known in inputs
-        )
 
     def _measure(self, node: onnx.NodeProto) -> None:
         """Value of a Shape or Size node, whose input needs a shape but no value."""
@@ -308,9 +301,23 @@ _NUMBERS = {
     "value_floats": np.float32,
 }
 _SIZED_BY_VALUES = frozenset({"Compress", "NonZero", "Unique"})
-# Exporters write a roll as two slices, one of which is often empty. Where other operators leave nothing, the input
-# was too small for the network.
-_MAY_BE_EMPTY = frozenset({"ConstantOfShape", "Range", "Slice", "Split"})
+# Operators whose outputs become empty when the input is too small for the network. Elsewhere an empty tensor is
+# meant: exporters write a roll as two slices of which one may be empty, an empty shape stands for "no axes", ...
+_WINDOWS = frozenset(
+    {
+        "AveragePool",
+        "Conv",
+        "ConvInteger",
+        "ConvTranspose",
+        "Crop",
+        "DeformConv",
+        "LpPool",
+        "MaxPool",
+        "QLinearConv",
+        "Resize",
+        "Upsample",
+    }
+)
 # Outputs without inference that are of the type of the first input: of operators that onnx defines by functions, the
 # mask of Dropout before opset 10, and what ONNX Runtime added to the default domain before there were others.
 _LIKE_INPUT = frozenset(
