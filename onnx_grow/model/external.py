@@ -65,8 +65,8 @@ class DataFolder:
             raise InvalidModelError(
                 f"tensor {quoted(name)} has external data in {quoted(location)}, which is not in the model's folder"
             )
-        base = self._folder.resolve()
-        path = (base / location).resolve()
+        base = Path(os.path.realpath(self._folder))
+        path = Path(os.path.realpath(base / location))
         if not path.is_relative_to(base) and not self._allow_symlinks:
             raise InvalidModelError(
                 f"tensor {quoted(name)} has external data in {quoted(location)}, a link out of the model's folder",

@@ -128,7 +128,9 @@ class PendingFile:
                 raise OutputError(f"{final} is a folder", hint="give a file name")
             if os.path.lexists(final) and not self.force:
                 raise OutputError(f"{final} exists", hint="use --force (force=True) to replace it")
-            if final.resolve() in self.kept and (final == self.target or not self.target.exists()):
+            if Path(os.path.realpath(final)) in self.kept and (
+                final == self.target or not self.target.exists()
+            ):
                 raise OutputError(f"{final} holds the weights of the input model", hint="choose another name")
 
     def _install(self) -> None:
