@@ -1,0 +1,9 @@
+"""Proof that a grown model computes what the original computes: same inputs through both, errors against measured noise."""
+
+from __future__ import annotations
+
+from onnx_grow.verify.providers import Device, choose
+from onnx_grow.verify.report import Check, Output, Report
+from onnx_grow.verify.verification import verify
+
+__all__ = ["Check", "Device", "Output", "Report", "choose", "verify"]

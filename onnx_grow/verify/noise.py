@@ -1,0 +1,156 @@
+"""The smallest change that rounding alone could have made to a model: some values moved by one unit in the last place.
+
+A value that was computed and stored carries an error of up to half a unit. Here every value moves, with probability 1/4, to the
+next representable number above or below: a random error of half a unit (root mean square) that the type can hold,
+whatever the type. What this does to the outputs is the model's own rounding noise.
+
+Left alone are zeros, whole numbers (positions, masks and switches are meant exactly), scalars, and what decides about sizes or
+branches instead of being computed with.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from onnx_grow.model import Model, Weight
+from onnx_grow.model.walk import all_nodes
+
+__all__ = ["jittered", "jittered_array", "jittered_feed"]
+
+Array = np.ndarray[Any, Any]
+
+_STEPS = np.array([1, -1, 0, 0, 0, 0, 0, 0], np.int8)
+_PIECE = 1 << 20
+"""Elements perturbed at a time."""
+_WORDS = {2: np.int16, 4: np.int32, 8: np.int64}
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+_EXACT = {
+    ("Resize", 1),
+    ("Resize", 2),
+    ("Upsample", 1),
+    ("Pow", 1),
+    ("Clip", 1),
+    ("Clip", 2),
+    ("Range", 0),
+    ("Range", 1),
+    ("Range", 2),
+    ("OneHot", 2),
+    ("NonMaxSuppression", 3),
+    ("NonMaxSuppression", 4),
+    ("QuantizeLinear", 1),
+}
+"""Inputs, as (operator, position), that set sizes, bounds and steps."""
+
+
+def jittered(model: Model, seed: int, *, steps: int = 1) -> Model:
+    """`model` with its floating-point weights moved by rounding noise of `steps` units; lazily, nothing is copied.
+
+    Weights are the initializers, and Constant nodes in any graph, with more than one element.
+    """
+    exact = _exact_tensors(model.skeleton)
+    weights: dict[str, Weight] = {
+        name: weight
+        if name in exact or not _moves(weight.dtype, weight.shape)
+        else _Jittered(weight, _seed(seed, name), steps)
+        for name, weight in model.weights.items()
+    }
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model.skeleton)
+    for node in all_nodes(skeleton):
+        if node.op_type == "Constant" and node.output and node.output[0] not in exact:
+            for attribute in node.attribute:
+                if attribute.HasField("t") and _moves(attribute.t.data_type, attribute.t.dims):
+                    rng = np.random.default_rng(_seed(seed, node.output[0]))
+                    moved = jittered_array(numpy_helper.to_array(attribute.t), rng, steps=steps)
+                    attribute.t.CopyFrom(numpy_helper.from_array(moved, attribute.t.name))
+    return Model(skeleton, weights)
+
+
+def jittered_feed(feed: Mapping[str, Array], seed: int, *, steps: int = 1) -> dict[str, Array]:
+    """The floating-point inputs moved by rounding noise; all others as they are."""
+    return {
+        name: jittered_array(array, np.random.default_rng(_seed(seed, name)), steps=steps)
+        if array.dtype.kind == "f"
+        else array
+        for name, array in feed.items()
+    }
+
+
+def jittered_array(array: Array, rng: np.random.Generator, *, steps: int = 1) -> Array:
+    """A copy of a float16, bfloat16, float32 or float64 array in which some elements moved by `steps` units."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    out = flat.copy()
+    words = out.view(_WORDS[array.dtype.itemsize])
+    words += _moved(flat, rng) * words.dtype.type(steps)
+    overflow = np.isfinite(flat) & ~np.isfinite(out)
+    out[overflow] = flat[overflow]
+    return out.reshape(array.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Jittered:
+    """A weight with rounding noise, made while it is read: never more than a piece of it beside the original."""
+
+    base: Weight
+    seed: int
+    steps: int
+
+    @property
+    def dtype(self) -> int:
+        return self.base.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.base.nbytes
+
+    def array(self) -> Array:
+        return np.concatenate(list(self._pieces())).reshape(self.shape)
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        for piece in self._pieces():
+            yield piece.tobytes()
+
+    def _pieces(self) -> Iterator[Array]:
+        flat = self.base.array().reshape(-1)
+        rng = np.random.default_rng(self.seed)
+        for start in range(0, flat.size, _PIECE):
+            yield jittered_array(flat[start : start + _PIECE], rng, steps=self.steps)
+
+
+def _moved(flat: Array, rng: np.random.Generator) -> Array:
+    """-1, 0 or 1 for every element."""
+    chosen: Array = _STEPS[rng.integers(0, len(_STEPS), flat.size, np.uint8)]
+    whole = flat == np.rint(flat)
+    if flat.dtype.itemsize >= 4:  # beyond, every float is whole
+        whole &= np.abs(flat) < 2.0**20
+    chosen[whole | ~np.isfinite(flat)] = 0
+    return chosen.astype(_WORDS[flat.dtype.itemsize])
+
+
+def _moves(dtype: int, shape: Any) -> bool:
+    return dtype in _FLOATS and int(np.prod(shape, dtype=np.int64)) > 1
+
+
+def _exact_tensors(skeleton: onnx.ModelProto) -> set[str]:
+    return {
+        name
+        for node in all_nodes(skeleton)
+        for position, name in enumerate(node.input)
+        if (node.op_type, position) in _EXACT
+    }
+
+
+def _seed(seed: int, name: str) -> int:
+    return zlib.crc32(name.encode(), seed)

@@ -1,0 +1,162 @@
+"""The verdict: what was compared, where, how far apart it was, and how far it might have been."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from onnx_grow.errors import VerificationFailedError
+
+__all__ = ["Check", "Output", "Report"]
+
+_SHOWN = 12
+"""Outputs, checks and warnings listed by `str()`: a screen holds two dozen lines."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One yes-or-no question, its answer, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output, in the run where it was worst.
+
+    For floating point `error_l2` is ||grown - original|| / ||original|| and `error_max` is max|grown - original| /
+    RMS(original); `noise_l2` and `noise_max` are the same between runs of the original that differ by rounding alone.
+    For integers, booleans and strings (`exact`) all four are shares of elements that differ. `ratio` is the worse of the
+    two quotients of error and noise. `top1` is the share of samples with the same best class, None where the output does
+    not look like class scores.
+    """
+
+    name: str
+    dtype: str
+    exact: bool
+    error_l2: float
+    error_max: float
+    noise_l2: float
+    noise_max: float
+    ratio: float
+    worst_input: str
+    top1: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `verify`.
+
+    `provider` is `cpu` or `cuda`, `device` the line that also says why. `inputs` names the sets of inputs that were run,
+    `tolerance` how many times its noise an output may deviate.
+    """
+
+    provider: str
+    device: str
+    tolerance: float
+    inputs: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    checks: tuple[Check, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed and every output stays within the tolerance."""
+        return all(check.ok for check in self.checks) and not self.beyond
+
+    @property
+    def beyond(self) -> tuple[Output, ...]:
+        """The outputs that deviate by more than the tolerance."""
+        return tuple(output for output in self.outputs if output.ratio > self.tolerance)
+
+    @property
+    def ratio(self) -> float:
+        """The largest ratio of error to noise over all outputs; 0 if none was compared."""
+        return max((output.ratio for output in self.outputs), default=0.0)
+
+    def raise_if_failed(self) -> Report:
+        """The report itself. Raises VerificationFailedError, naming what failed, if it is not ok."""
+        if not self.ok:
+            raise VerificationFailedError("; ".join(self._failures()), hint="nothing can be relied on")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values; keys are stable, infinite numbers are null.
+
+        `ok`, `provider`, `device`, `tolerance`, `seconds`, `ratio`, `inputs` [label], `checks` [{`name`, `ok`, `detail`}],
+        `outputs` [{`name`, `dtype`, `exact`, `error_l2`, `error_max`, `noise_l2`, `noise_max`, `ratio`, `worst_input`, `top1`}],
+        `warnings` [text].
+        """
+        return {
+            "ok": self.ok,
+            "provider": self.provider,
+            "device": self.device,
+            "tolerance": self.tolerance,
+            "seconds": round(self.seconds, 3),
+            "ratio": _finite(self.ratio),
+            "inputs": list(self.inputs),
+            "checks": [vars(check) for check in self.checks],
+            "outputs": [
+                {key: _finite(value) for key, value in vars(output).items()} for output in self.outputs
+            ],
+            "warnings": list(self.warnings),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(map(_printable, self._lines()))
+
+    def _lines(self) -> list[str]:
+        verdict = "equal" if self.ok else "NOT EQUAL"
+        runs = f"{len(self.inputs)} input{'s' if len(self.inputs) != 1 else ''}, {self.seconds:.1f} s"
+        lines = [f"{verdict} on {self.device}; {runs}"]
+        lines += _some([_check_line(check) for check in sorted(self.checks, key=lambda check: check.ok)])
+        if self.outputs:
+            lines += [
+                f"  {'output':<24} {'error':>8} {'noise':>8} {'ratio':>7}  (allowed: {self.tolerance:g})"
+            ]
+            worst_first = sorted(self.outputs, key=lambda output: -output.ratio)
+            lines += _some([_output_line(output, self.tolerance) for output in worst_first])
+        lines += _some([f"  warning: {warning}" for warning in self.warnings])
+        return lines
+
+    def _failures(self) -> list[str]:
+        failed = [f"{check.name}: {check.detail}" for check in self.checks if not check.ok]
+        for output in self.beyond:
+            size = "" if math.isinf(output.ratio) else f"{output.ratio:.3g} times "
+            failed.append(
+                f"output {output.name!r} deviates by {size}{'more than ' if not size else ''}the original's own rounding noise"
+                f" ({output.worst_input})"
+            )
+        return failed
+
+
+def _check_line(check: Check) -> str:
+    return f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}"
+
+
+def _output_line(output: Output, tolerance: float) -> str:
+    name = output.name if len(output.name) <= 24 else f"{output.name[:23]}…"
+    line = f"  {name:<24} {output.error_l2:>8.1e} {output.noise_l2:>8.1e} {output.ratio:>7.2f}"
+    if output.top1 is not None:
+        line += f"  same top class: {output.top1:.1%}"
+    if output.ratio > tolerance:
+        line += f"  FAIL ({output.worst_input})"
+    return line
+
+
+def _some(lines: list[str]) -> list[str]:
+    more = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], f"  … and {more} more"] if more > 0 else lines
+
+
+def _printable(line: str) -> str:
+    """Without control characters: names come from files that nobody has vetted."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,129 @@
+"""Finding input sizes that the original runs with: what a file declares is often more than what the network accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from onnx_grow.errors import InvalidModelError, InvalidRequestError
+from onnx_grow.model import Model
+from onnx_grow.shapes import candidates
+from onnx_grow.shapes.sizes import dynamic_dims
+from onnx_grow.verify.inputs import Feed, Signature
+from onnx_grow.verify.sessions import Arrays, RunError
+
+__all__ = ["Trials", "made_up"]
+
+Array = np.ndarray[Any, Any]
+Sizes = Mapping[str, tuple[int, ...]]
+Shapes = Mapping[str, Sequence[int]] | None
+
+LARGE = 1 << 16
+"""Elements of an input above which a made-up batch is cut down: networks for large inputs are slow, and two samples do."""
+FIRST_TRIALS = 60
+SECOND_TRIALS = 12
+
+
+@dataclass
+class Trials:
+    """The feeds that the original runs, its results for them, and notes on what was left out."""
+
+    run: Callable[[Mapping[str, Array]], Arrays]
+    feeds: list[Feed] = field(default_factory=list)
+    results: list[Arrays] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def problem(self, feed: Feed) -> str:
+        """Run a feed and keep it with its result; what ONNX Runtime says if it does not run, else nothing."""
+        try:
+            self.results.append(self.run(feed.arrays))
+        except RunError as error:
+            return str(error)
+        self.feeds.append(feed)
+        return ""
+
+    def drop(self, index: int) -> None:
+        """Forget one feed and its result."""
+        del self.feeds[index], self.results[index]
+
+
+def made_up(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, seeds: int) -> Trials:
+    """Fill `trials` with feeds of `seeds` seeds, every open dim in two sizes where the original takes two.
+
+    Raises InvalidRequestError if the original does not run with the shapes given, InvalidModelError if with none at all.
+    """
+    first = _first(trials, model, wanted, shapes)
+    second = _second(trials, model, wanted, shapes, first) or first
+    for seed in range(len(trials.feeds), seeds):
+        feed = wanted.feed((first, second)[seed % 2], seed)
+        if problem := trials.problem(feed):
+            trials.notes.append(f"{feed.label} left out, the original does not run with it: {problem}")
+    return trials
+
+
+def _first(trials: Trials, model: Model, wanted: Signature, shapes: Shapes) -> Sizes:
+    told = ""
+    for sizes in islice(_sizes(model, shapes, samples=1), FIRST_TRIALS):
+        problem = trials.problem(wanted.feed(sizes, 0))
+        if not problem:
+            return sizes
+        told = told or problem
+    if shapes:
+        raise InvalidRequestError(f"the original does not run with the shapes given: {told}")
+    raise InvalidModelError(
+        f"the original does not run: {told}",
+        hint="give the shapes of its inputs (--shape NAME:1,3,224,224) or the inputs themselves (--inputs)",
+    )
+
+
+def _second(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, first: Sizes) -> Sizes | None:
+    """The sizes that differ from the first in most open dims, run with the second seed; None if there are no others."""
+    dims = [(name, axis) for name, axes in dynamic_dims(model).items() if name in first for axis in axes]
+    best, most, failed = None, 0, []
+    for sizes in islice(_sizes(model, shapes, samples=2), SECOND_TRIALS):
+        changed = sum(sizes[name][axis] != first[name][axis] for name, axis in dims)
+        if changed <= most or _elements(sizes) > 4 * _elements(first):
+            continue
+        feed = wanted.feed(sizes, 1)
+        if trials.problem(feed):
+            failed.append("x".join(map(str, sizes[dims[0][0]])))
+            continue
+        if best is not None:
+            trials.drop(1)
+        best, most = sizes, changed
+        if changed == len(dims):
+            return best
+    if failed:
+        trials.notes.append(
+            f"other sizes left out, the original does not run with them: {dims[0][0]} {', '.join(failed)}"
+        )
+    return best
+
+
+def _sizes(model: Model, shapes: Shapes, samples: int) -> Iterator[Sizes]:
+    """Candidate sizes; a made-up batch is cut down, to no less than `samples`, where inputs would become large."""
+    free = dynamic_dims(model)
+    for sizes in candidates(model, shapes):
+        batches = {shape[0] for name, shape in sizes.items() if 0 in free[name]}
+        largest = _elements(sizes)
+        if shapes or len(batches) != 1 or largest <= LARGE:
+            yield sizes
+            continue
+        (batch,) = batches
+        smaller = min(batch, max(samples, LARGE * batch // largest))
+        yield {
+            name: tuple(
+                smaller if axis in free[name] and size == batch else size for axis, size in enumerate(shape)
+            )
+            for name, shape in sizes.items()
+        }
+
+
+def _elements(sizes: Sizes) -> int:
+    """Elements of the largest input."""
+    return max(map(prod, sizes.values()), default=0)

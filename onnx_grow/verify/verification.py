@@ -1,0 +1,203 @@
+"""Does the grown model compute what the original computes, on the device where it will run?
+
+The original runs first: without graph optimisation (the reference), with it, and once more with its weights and inputs
+moved by half a unit in the last place. How far these lie apart is the model's own rounding noise. Then its sessions are
+gone and the grown model runs, without and with optimisation, each compared with the original's run of the same kind. An
+output fails if it deviates by more than `tolerance` times the noise.
+
+An output that fails is looked at again before anybody is told: the original is moved by rounding noise several more
+times, so that a noise that happened to be small, or a tie that may fall either way, is not taken for a fault.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_grow.errors import InvalidRequestError
+from onnx_grow.model import Model, load
+from onnx_grow.verify import checks
+from onnx_grow.verify.comparison import Deviation, allowed, is_exact, same_top
+from onnx_grow.verify.datasets import Given
+from onnx_grow.verify.promotion import uses_bfloat16
+from onnx_grow.verify.providers import choose
+from onnx_grow.verify.reference import Reference, Stage, deviations, measure
+from onnx_grow.verify.report import Check, Output, Report
+from onnx_grow.verify.sessions import RunError, opened
+
+__all__ = ["verify"]
+
+Array = np.ndarray[Any, Any]
+
+SECOND_LOOK = (1, 1, 1, 4, 4)
+"""Units by which values move in the further noise measurements, for an output that seems to fail."""
+NOISY = 0.01
+"""Relative noise above which equality says little."""
+
+
+def verify(
+    original: Model | str | os.PathLike[str],
+    grown: Model | str | os.PathLike[str],
+    *,
+    provider: str = "auto",
+    inputs: Given | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seeds: int = 3,
+    tolerance: float = 3.0,
+    expect: checks.Expected | None = None,
+) -> Report:
+    """Compare two models, on `provider` (`auto`, `cuda`, `cpu`), and report how far apart they are.
+
+    `inputs` are files (see `onnx_grow.verify.datasets`), arrays by input name, or several sets of those; without them inputs are
+    made up from `seeds` seeds, of the sizes in `shapes` (input name to shape) or of sizes the original accepts.
+    `tolerance` is in units of the original's own rounding noise; correct growths stay near 1. `expect` are facts about
+    the grown model, such as `{"parameters": 25_600_000}`.
+
+    Never raises because the models differ: look at `report.ok` or call `report.raise_if_failed()`. Raises InvalidModelError for a
+    file that is no model or an original that does not run, InvalidRequestError for arguments that do not
+    fit it, DeviceUnavailableError if CUDA is asked for and does not answer.
+    """
+    started = time.perf_counter()
+    if seeds < 1:
+        raise InvalidRequestError(f"seeds is {seeds}", hint="it takes at least 1")
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise InvalidRequestError(f"tolerance is {tolerance}", hint="give a positive number")
+    device = choose(provider)
+    before, after = _model(original), _model(grown)
+    found = [checks.interface(before, after), checks.versions(before, after), checks.validity(before, after)]
+    if expect:
+        found.append(checks.growth(after, expect))
+    with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
+        reference = measure(before, Stage(device, Path(folder)), inputs=inputs, shapes=shapes, seeds=seeds)
+        outputs: list[Output] = []
+        if checks.same_inputs(before, after):
+            comparison = _compare(reference, after)
+            found += comparison.checks
+            outputs = comparison.settled(tolerance)
+    return Report(
+        provider=device.name,
+        device=str(device),
+        tolerance=tolerance,
+        inputs=tuple(feed.label for feed in reference.feeds),
+        outputs=tuple(outputs),
+        checks=tuple(found),
+        warnings=(*reference.notes, *_warnings(reference)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """The grown model's deviations, per run and output, and the share of equal top classes, per output and run."""
+
+    reference: Reference
+    errors: list[dict[str, Deviation]]
+    tops: dict[str, list[float]]
+    checks: list[Check]
+
+    def settled(self, tolerance: float) -> list[Output]:
+        """The figures of all outputs, after a second look if any of them seems to fail."""
+        outputs = self._outputs()
+        for steps in SECOND_LOOK:
+            if all(output.ratio <= tolerance for output in outputs):
+                break
+            self.reference.shake(steps=steps)
+            outputs = self._outputs()
+        return outputs
+
+    def _outputs(self) -> list[Output]:
+        return [self._output(name) for name in self.reference.outputs] if self.errors else []
+
+    def _output(self, name: str) -> Output:
+        runs = self.reference.runs(name)
+        plain = [self.reference.plain[run][name] for run in runs]
+        units = allowed(plain, [self.reference.noise[run][name] for run in runs])
+        errors = [self.errors[run][name] for run in runs]
+        ratios = [error.over(unit) for error, unit in zip(errors, units, strict=True)]
+        worst = int(np.argmax(ratios))
+        tops = self.tops.get(name)
+        return Output(
+            name=name,
+            dtype=str(plain[worst].dtype),
+            exact=is_exact(plain[worst]),
+            error_l2=errors[worst].l2,
+            error_max=errors[worst].peak,
+            noise_l2=units[worst].l2,
+            noise_max=units[worst].peak,
+            ratio=ratios[worst],
+            worst_input=self.reference.feeds[runs[worst]].label,
+            top1=float(np.mean(tops)) if tops else None,
+        )
+
+
+def _compare(reference: Reference, grown: Model) -> _Comparison:
+    """Run the grown model on every feed, without and with graph optimisation, against the runs of the original."""
+    stage = reference.stage
+    path = stage.file(grown, "grown")
+    errors: list[dict[str, Deviation]] = []
+    tops: dict[str, list[float]] = {}
+    ran = f"{len(reference.feeds)} inputs, without graph optimisation"
+    try:
+        with opened(path, stage.device, optimised=False) as session:
+            placed = ", ".join(f"{nodes} nodes on {name}" for name, nodes in session.placement.items())
+            for feed, plain in zip(reference.feeds, reference.plain, strict=True):
+                results = session.run(feed.arrays)
+                errors.append(deviations(plain, results))
+                for name in plain.keys() & results.keys():
+                    if (top := same_top(plain[name], results[name])) is not None:
+                        tops.setdefault(name, []).append(top)
+        if reference.fast:
+            ran += " and with it"
+            with opened(path, stage.device, optimised=True) as session:
+                for feed, fast, error in zip(reference.feeds, reference.fast, errors, strict=True):
+                    for name, each in deviations(fast, session.run(feed.arrays)).items():
+                        error[name] |= each
+    except RunError as error:
+        return _Comparison(reference, [], {}, [Check("runs", False, f"the grown model does not: {error}")])
+    return _Comparison(reference, errors, tops, [Check("runs", True, f"{ran} ({placed})" if placed else ran)])
+
+
+def _warnings(reference: Reference) -> list[str]:
+    """What makes equality prove less than it seems to."""
+    told = []
+    if uses_bfloat16(reference.model):
+        told.append("bfloat16 ran as float32: ONNX Runtime has no bfloat16 kernels for most operators")
+    fed = any(array.size for feed in reference.feeds for array in feed.arrays.values())
+    for name in reference.outputs:
+        runs = reference.runs(name)
+        arrays = [reference.plain[run][name] for run in runs]
+        noise = min(reference.noise[run][name].l2 for run in runs)
+        if noise > NOISY:
+            size = "without bound" if math.isinf(noise) else f"by {noise:.1%}"
+            told.append(
+                f"output {name!r} of the original moves {size} through rounding alone: equality says little there"
+            )
+        if all(_is_lost(array) for array in arrays):
+            told.append(f"output {name!r} is NaN or infinite for all inputs: equality proves nothing there")
+        elif fed and not is_exact(arrays[0]) and _is_constant(arrays):
+            told.append(f"output {name!r} is the same for different inputs: equality proves nothing there")
+    return told
+
+
+def _is_lost(array: Array) -> bool:
+    return array.size > 0 and not is_exact(array) and not np.isfinite(array.astype(np.float64)).any()
+
+
+def _is_constant(arrays: list[Array]) -> bool:
+    """Whether all runs whose outputs have the same shape, two at least, have the same outputs."""
+    shapes = [array.shape for array in arrays]
+    repeated = [shape for shape in set(shapes) if shapes.count(shape) > 1 and math.prod(shape)]
+    groups = [[array for array in arrays if array.shape == shape] for shape in repeated]
+    return bool(groups) and all(np.array_equal(group[0], other) for group in groups for other in group[1:])
+
+
+def _model(source: Model | str | os.PathLike[str]) -> Model:
+    return source if isinstance(source, Model) else load(source)
