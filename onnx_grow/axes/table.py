@@ -13,7 +13,14 @@ from onnx_grow.axes.inference import Analysis
 KINDS = ("hidden", "residual", "embedding", "state", "head_dim", "heads", "groups")
 """Kinds of axes, those that people mean by "wider" first."""
 
-_BY_ROLE = ("groups", "heads", "head_dim", "state", "residual", "embedding")  # the first role that an axis has decides
+_BY_ROLE = (
+    "groups",
+    "heads",
+    "head_dim",
+    "state",
+    "residual",
+    "embedding",
+)  # the first role that an axis has decides
 
 
 @dataclass(frozen=True)
@@ -125,9 +132,7 @@ class _Tabulation:
         rows = tuple(self._row(name, found) for name, found in named.items())
         sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
         growable = {name for found, weights in self.weights.items() if not found.frozen for name in weights}
-        return AxisTable(
-            rows, self.analysis.model.parameters, sum(sizes[name] for name in growable), named
-        )
+        return AxisTable(rows, self.analysis.model.parameters, sum(sizes[name] for name in growable), named)
 
     def _node(self, index: int) -> None:
         proto = self.analysis.topology.proto(index)

@@ -68,7 +68,10 @@ RULES = {
     ("", "Sub"): Rule(elementwise, ((0,), (1,))),
     **{("", op): Rule(addition, "each") for op in ("Sum", "Mean")},
     **{("", op): Rule(elementwise, "each") for op in ("Max", "Min")},
-    **{("", op): Rule(elementwise, ((0,),)) for op in ("Abs", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu")},
+    **{
+        ("", op): Rule(elementwise, ((0,),))
+        for op in ("Abs", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu")
+    },
     ("", "Mul"): Rule(elementwise, ((0, 1),)),
     ("", "Div"): Rule(elementwise, ((0,),)),
     ("", "Where"): Rule(elementwise, ((1,), (2,))),

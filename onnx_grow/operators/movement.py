@@ -74,7 +74,9 @@ def tile(node: Node) -> None:
     elements: list[Element] = []
     for dim, n in zip(node.input(0), node.out_shape(), strict=True):
         repeats = n // size(dim)
-        fresh = axis(repeats) if size(dim) == 1 else node.frozen(repeats, "repeats what it is given this often")
+        fresh = (
+            axis(repeats) if size(dim) == 1 else node.frozen(repeats, "repeats what it is given this often")
+        )
         out.append((*fresh, *dim))
         elements.append(fresh if size(dim) == 1 and repeats > 1 else None)
     node.set(0, out)
@@ -187,7 +189,9 @@ def gather(node: Node) -> None:
 def pad(node: Node) -> None:
     """Padding: a sum of what is put before, the dimension, and what is put behind."""
     dims = node.input(0)
-    pads = node.integers("pads", 1) if "pads" in node.attributes or node.has(1) else node.attribute("paddings")
+    pads = (
+        node.integers("pads", 1) if "pads" in node.attributes or node.has(1) else node.attribute("paddings")
+    )
     if pads is None:
         raise Unsupported("its pads are not known")
     axes = [node.axis(int(a)) for a in node.value(3)] if node.has(3) else list(range(len(dims)))

@@ -1,6 +1,6 @@
 """Operators that work on positions, channel by channel: pooling, resampling, padding of pictures.
 
-    y[c, p] = f(x[c, :])      copies of a channel give copies of the result; positions keep their number
+y[c, p] = f(x[c, :])      copies of a channel give copies of the result; positions keep their number
 """
 
 from __future__ import annotations
@@ -61,7 +61,15 @@ def _scales(node: Node) -> list[float]:
 RULES = {
     **{
         ("", op): Rule(pool, ((0,),))
-        for op in ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool", "Crop")
+        for op in (
+            "AveragePool",
+            "GlobalAveragePool",
+            "GlobalLpPool",
+            "GlobalMaxPool",
+            "LpPool",
+            "MaxPool",
+            "Crop",
+        )
     },
     ("", "Resize"): Rule(resize),
     ("", "Upsample"): Rule(resize),

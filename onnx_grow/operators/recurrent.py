@@ -15,8 +15,12 @@ _SIZES = {"hidden_size": "h"}
 
 def _signatures(gates: int, rest: str, states: int) -> tuple[Signature, Signature]:
     weights = f"D ({gates} h) /i, D ({gates} h) /h, D ({2 * gates} h), N"
-    time_first = "!T !N i, {w}, {s}{r} -> !T !D !N h, {s}".format(w=weights, s=", ".join(["D N h"] * states), r=rest)
-    batch_first = "!N !T i, {w}, {s}{r} -> !N !T !D h, {s}".format(w=weights, s=", ".join(["N D h"] * states), r=rest)
+    time_first = "!T !N i, {w}, {s}{r} -> !T !D !N h, {s}".format(
+        w=weights, s=", ".join(["D N h"] * states), r=rest
+    )
+    batch_first = "!N !T i, {w}, {s}{r} -> !N !T !D h, {s}".format(
+        w=weights, s=", ".join(["N D h"] * states), r=rest
+    )
     return Signature(time_first, _SIZES), Signature(batch_first, _SIZES)
 
 

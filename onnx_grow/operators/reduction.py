@@ -1,7 +1,7 @@
 """Operators that reduce a dimension, or depend on all of its indices at once.
 
-    max over copies    the same                 sum over copies      c times as much: divide by the number of copies
-    mean over copies   the same when uniform    sum of squares       c times as much: divide by its square root
+max over copies    the same                 sum over copies      c times as much: divide by the number of copies
+mean over copies   the same when uniform    sum of squares       c times as much: divide by its square root
 """
 
 from __future__ import annotations

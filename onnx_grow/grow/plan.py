@@ -1,0 +1,252 @@
+"""Plans: what will grow to what, decided before anything is touched. A plan is data; replaying it gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from fractions import Fraction
+from typing import Any, Literal
+
+from onnx_grow.axes.algebra import Axis, Dim, Factor, Sum, leaves, resolve, segments
+from onnx_grow.axes.inference import Analysis
+from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
+from onnx_grow.errors import InvalidRequestError, NothingToGrowError
+
+Scheme = Literal["split", "copy", "noise"]
+DEFAULT_KINDS = ("hidden", "residual")
+
+
+@dataclass(frozen=True)
+class AxisGrowth:
+    """One axis, its kind, and the number of channels it has and will have."""
+
+    name: str
+    kind: str
+    size: int
+    new_size: int
+
+
+@dataclass(frozen=True)
+class WidenPlan:
+    """How a model will be widened.
+
+    `axes` grow; `skipped` are axes that were asked for and stay, with the reason. `scheme`: "split" (copies whose outgoing
+    weights are unequal random parts), "copy" (equal parts, Net2WiderNet without noise), "noise" (equal parts, relative noise of standard
+    deviation `noise` on the copies' incoming weights). `seed` decides which channels are copied, and every other draw.
+    """
+
+    axes: tuple[AxisGrowth, ...]
+    scheme: Scheme = "split"
+    seed: int = 0
+    noise: float = 0.0
+    skipped: tuple[tuple[str, str], ...] = ()
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def without(self, names: Collection[str], reason: str) -> WidenPlan:
+        """The plan with some axes left as they are, for `reason`."""
+        kept = tuple(growth for growth in self.axes if growth.name not in names)
+        skipped = tuple((growth.name, reason) for growth in self.axes if growth.name in names)
+        return replace(self, axes=kept, skipped=self.skipped + skipped)
+
+    def to_json(self) -> str:
+        """One line of JSON with stable keys; `from_json` reads it back."""
+        return json.dumps({"operation": "widen", **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> WidenPlan:
+        """Read a plan that `to_json` wrote. Raises InvalidRequestError for anything else."""
+        try:
+            data = json.loads(text)
+            if data.pop("operation") != "widen":
+                raise ValueError("it is no plan for widening")
+            data["axes"] = tuple(AxisGrowth(**growth) for growth in data["axes"])
+            data["skipped"] = tuple((name, reason) for name, reason in data["skipped"])
+            data["inputs"] = {name: tuple(shape) for name, shape in data["inputs"].items()}
+            return cls(**data)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidRequestError(f"this is no plan that widen wrote: {error}") from error
+
+    def __str__(self) -> str:
+        lines = [f"{growth.name} ({growth.kind}): {growth.size} -> {growth.new_size}" for growth in self.axes]
+        lines += [f"{name} stays: {reason}" for name, reason in self.skipped]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to widen: by `factor`, the axes of `kinds` whose name (or a writer's or reader's) matches a glob of `only`.
+
+    `widths` maps globs to absolute sizes; axes that match one get that size whatever their kind.
+    """
+
+    factor: float = 2.0
+    widths: Mapping[str, int] = field(default_factory=dict)
+    kinds: Sequence[str] = DEFAULT_KINDS
+    only: Sequence[str] = ()
+
+    def check(self) -> None:
+        """Raise InvalidRequestError for a factor that does not grow and for kinds that do not exist."""
+        if not 1.0 < self.factor < float("inf"):
+            raise InvalidRequestError(
+                f"the factor must be greater than 1, and {self.factor:g} is not",
+                hint="--factor 2 doubles every width",
+            )
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise InvalidRequestError(f"there is no kind {kind!r}", hint=f"kinds are {', '.join(KINDS)}")
+
+
+def solve(
+    analysis: Analysis, table: AxisTable, request: Request
+) -> tuple[tuple[AxisGrowth, ...], tuple[tuple[str, str], ...]]:
+    """The axes that grow as requested, and those that were asked for and stay, with reasons.
+
+    Raises InvalidRequestError for names that match nothing, NothingToGrowError when nothing is left.
+    """
+    request.check()
+    sizes, asked, skipped = _select(table, request)
+    names = {table.axes[name]: name for name in sizes}
+    wanted = {table.axes[name]: size for name, size in sizes.items()}
+    for axis, reason in _compounding(analysis, wanted, table, names, request):
+        skipped[names[axis]] = reason
+        del wanted[axis]
+    for axis in list(wanted):
+        if axis.uniform and wanted[axis] % axis.size:
+            skipped[names[axis]] = (
+                f"statistics are taken over it, so it grows by whole factors only, and {wanted[axis]} is no multiple of {axis.size}"
+            )
+            del wanted[axis]
+    for axis, reason in _untied(analysis, wanted):
+        skipped[names[axis]] = reason
+        del wanted[axis]
+    if not wanted:
+        raise NothingToGrowError(
+            _nothing(table, asked, skipped), hint="onnx-grow inspect lists every axis and why it stays"
+        )
+    growths = tuple(
+        AxisGrowth(row.name, row.kind, row.size, wanted[table.axes[row.name]])
+        for row in table
+        if table.axes[row.name] in wanted
+    )
+    return growths, tuple(skipped.items())
+
+
+def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[AxisInfo], dict[str, str]]:
+    for glob in (*request.only, *request.widths):
+        if not any(_matches(row, glob) for row in table):
+            names = [name for row in table for name in (row.name, *row.writers)]
+            close = get_close_matches(glob, names, 1)
+            raise InvalidRequestError(
+                f"no axis is called {glob!r}",
+                hint=f"did you mean {close[0]!r}?" if close else "onnx-grow inspect lists them",
+            )
+    sizes: dict[str, int] = {}
+    asked: list[AxisInfo] = []
+    skipped: dict[str, str] = {}
+    for row in table:
+        width = next((size for glob, size in request.widths.items() if _matches(row, glob)), None)
+        chosen = row.kind in request.kinds and (
+            not request.only or any(_matches(row, g) for g in request.only)
+        )
+        if width is None and (not chosen or (request.widths and not request.only)):
+            continue
+        asked.append(row)
+        if width is not None and width <= row.size:
+            raise InvalidRequestError(
+                f"axis {row.name!r} has {row.size} channels; a width of {width} would not grow it"
+            )
+        if row.growable:
+            sizes[row.name] = width or max(row.size + 1, round(row.size * request.factor))
+        elif width is not None or request.only:
+            skipped[row.name] = row.reasons[0]
+    return sizes, asked, skipped
+
+
+def _matches(row: AxisInfo, glob: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in (row.name, *row.writers))
+
+
+def _compounding(
+    analysis: Analysis,
+    wanted: Mapping[Axis, int],
+    table: AxisTable,
+    names: Mapping[Axis, str],
+    request: Request,
+) -> list[tuple[Axis, str]]:
+    """Of several growing factors of one dimension, all but one: together they would grow it by more than was asked for."""
+    kinds = {table.axes[row.name]: row.kind for row in table}
+    explicit = {axis for axis in wanted if any(_matches(table[names[axis]], glob) for glob in request.widths)}
+    out: dict[Axis, str] = {}
+    for dims in analysis.dims.values():
+        for dim in dims:
+            growing = [leaf for leaf in _factors(dim) if leaf in wanted and leaf not in out]
+            if len(growing) > 1:
+                growing.sort(key=lambda leaf: (leaf not in explicit, KINDS.index(kinds[leaf]), leaf.uniform))
+                for leaf in growing[1:]:
+                    if leaf not in explicit and leaf is not growing[0]:
+                        out[leaf] = (
+                            f"it is a factor of the same dimension as {names[growing[0]]!r}, which grows instead"
+                        )
+    return list(out.items())
+
+
+def _factors(dim: Dim) -> list[Axis]:
+    """The free axes that are factors of a product with more than one; of sums, those of every product inside."""
+    out: list[Axis] = []
+    stack: list[Dim] = [dim]
+    while stack:
+        factors: list[Factor] = list(resolve(stack.pop()))
+        if len(factors) > 1:
+            out += [leaf for factor in factors for leaf in leaves((factor,))]
+        else:
+            stack += [part for factor in factors if isinstance(factor, Sum) for part in segments(factor)]
+    return out
+
+
+def _untied(analysis: Analysis, wanted: dict[Axis, int]) -> list[tuple[Axis, str]]:
+    """Axes that meet others in one sum which must grow by one factor, and would not."""
+    out: dict[Axis, str] = {}
+    changed = True
+    while changed:
+        changed = False
+        for tie in analysis.said.algebra.ties:
+            parts = segments(tie)
+            ratios = {_ratio(part, wanted, out) for part in parts}
+            if len(ratios) > 1:
+                changed = True
+                for leaf in (leaf for part in parts for leaf in leaves(part) if leaf in wanted):
+                    out.setdefault(
+                        leaf, "it is joined with channels that do not grow by the same factor, as it must"
+                    )
+    return list(out.items())
+
+
+def _ratio(dim: Dim, wanted: Mapping[Axis, int], stay: Collection[Axis]) -> Fraction:
+    ratio = Fraction(1)
+    for factor in resolve(dim):
+        if isinstance(factor, Sum):
+            grown = sum(_ratio(part, wanted, stay) * _size(part) for part in segments(factor))
+            ratio *= Fraction(grown) / factor.size
+        elif factor in wanted and factor not in stay:
+            ratio *= Fraction(wanted[factor], factor.size)
+    return ratio
+
+
+def _size(dim: Dim) -> int:
+    size = 1
+    for factor in dim:
+        size *= factor.size
+    return size
+
+
+def _nothing(table: AxisTable, asked: Sequence[AxisInfo], skipped: Mapping[str, str]) -> str:
+    if not len(table):
+        return "the model has no weights whose dimensions could grow"
+    if not asked:
+        kinds = ", ".join(sorted({row.kind for row in table.growable})) or "none"
+        return f"no axis of the kinds asked for can grow (kinds that can: {kinds})"
+    reasons = dict.fromkeys([*skipped.values(), *(reason for row in asked for reason in row.reasons)])
+    return "nothing can grow as asked: " + "; ".join(list(reasons)[:3])

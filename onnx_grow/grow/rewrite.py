@@ -1,0 +1,207 @@
+"""Rewriting a model whose axes grow: every weight, attribute and shape literal that must change, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, index_map, leaves, resolve, size
+from onnx_grow.axes.equations import Contraction
+from onnx_grow.axes.inference import Analysis
+from onnx_grow.grow.absorb import Absorption, insert_scale
+from onnx_grow.grow.constants import Constants, Refusal
+from onnx_grow.grow.plan import WidenPlan
+from onnx_grow.grow.recipes import Grown, Scale, Share
+from onnx_grow.grow.sizes import Sizes
+from onnx_grow.model import Draft, Model, Weight
+from onnx_grow.shapes import infer as infer_shapes
+
+_FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+
+
+def draw_map(name: str, old: int, new: int, seed: int) -> Indices:
+    """The index map g of one axis: the old channels first, then copies (Net2WiderNet).
+
+    Whole rounds copy every channel once, in random order; what remains is drawn without replacement, so that the numbers of copies
+    differ by at most one. The draw depends on the seed and the axis' name only: other axes do not change it.
+    """
+    rng = np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()])
+    rounds = [rng.permutation(old) for _ in range(-(-new // old) - 1)]
+    return np.concatenate([np.arange(old), *rounds])[:new].astype(np.int64)
+
+
+def rewrite(
+    analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan, metadata: Mapping[str, str] | None = None
+) -> Model:
+    """The model with the axes of `plan` grown; weights are lazy. Raises Refusal when that cannot be done exactly."""
+    maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
+    return _Rewrite(analysis, maps, plan).run(metadata or {})
+
+
+@dataclass
+class _Use:
+    """What happens to a constant where one input reads it."""
+
+    maps: tuple[Indices | None, ...]
+    steps: list[Share | Scale] = field(default_factory=list)
+
+    @property
+    def unchanged(self) -> bool:
+        return not self.steps and all(g is None for g in self.maps)
+
+    def key(self) -> tuple[object, ...]:
+        maps = tuple(None if g is None else g.tobytes() for g in self.maps)
+        steps = tuple(
+            (s.dim, s.split, s.classes.tobytes()) if isinstance(s, Share) else (s.dim, s.factors.tobytes())
+            for s in self.steps
+        )
+        return maps, steps
+
+
+class _Rewrite:
+    def __init__(self, analysis: Analysis, maps: Maps, plan: WidenPlan) -> None:
+        self.analysis = analysis
+        self.maps = maps
+        self.plan = plan
+        self.draft = Draft(analysis.model)
+        self.constants = Constants(analysis, self.draft)
+        self.absorption = Absorption(analysis, maps)
+        self.uses = {
+            use: _Use(tuple(index_map(d, maps) for d in dims)) for use, dims in analysis.uses.items()
+        }
+
+    def run(self, metadata: Mapping[str, str]) -> Model:
+        for contraction in self.analysis.said.contractions:
+            self._contract(contraction)
+        self._weights()
+        self._attributes()
+        sizes = Sizes(self.analysis, self.maps, self.constants)
+        sizes.regenerate()
+        self._value_infos(sizes)
+        grown = self.draft.freeze(metadata)
+        self._check(grown, sizes)
+        return grown
+
+    def _contract(self, contraction: Contraction) -> None:
+        """Share what the copies of a contracted dimension are summed to."""
+        if not any(leaf in self.maps for leaf in leaves(contraction.over)):
+            return
+        proto = self.analysis.topology.proto(contraction.node)
+        direct = [(i, d) for i, d in contraction.operands if proto.input[i] in self.analysis.constants]
+        for i, d in direct:
+            if self.analysis.shapes.dtype[proto.input[i]] in _FLOATS:
+                self._share(contraction, i, d)
+                return
+        for i, d in contraction.operands:
+            found = self.absorption.find(contraction.node, i, d, self._factors(contraction, i, d))
+            if found is not None:
+                for use in found:
+                    self._rescale(use.node, use.input, Scale(use.dim, use.factors))
+                return
+        i, d = contraction.operands[0]
+        if self.analysis.shapes.dtype.get(proto.input[i]) not in _FLOATS:
+            over = [leaf for leaf in leaves(contraction.over) if leaf in self.maps]
+            raise Refusal(over, f"{self.analysis.labels[contraction.node]} sums over it in integers")
+        insert_scale(self.analysis, self.constants, contraction.node, i, d, self._factors(contraction, i, d))
+
+    def _share(self, contraction: Contraction, i: int, d: int) -> None:
+        use = self.uses[contraction.node, i]
+        classes = self._classes(contraction, i, d)
+        if contraction.power == -1.0:
+            use.steps.append(Share(d, classes, "unequal" if self.plan.scheme == "split" else "equal"))
+        else:
+            use.steps.append(Scale(d, self._factors(contraction, i, d)))
+
+    def _rescale(self, node: int, i: int, step: Scale) -> None:
+        use = self.uses[node, i]
+        if use.maps[step.dim] is None and len(step.factors) != size(self.analysis.uses[node, i][step.dim]):
+            # A broadcast constant takes one value per channel from now on.
+            maps = list(use.maps)
+            maps[step.dim] = np.zeros(len(step.factors), np.int64)
+            use.maps = tuple(maps)
+        use.steps.append(step)
+
+    def _classes(self, contraction: Contraction, i: int, d: int) -> Indices:
+        """For every new index of an operand's dimension, the sum it belongs to: copies of `over` share, all else is apart."""
+        dims = self.analysis.input_dims(contraction.node, i)
+        assert dims is not None
+        over = set(leaves(contraction.over))
+        out = np.zeros(1, np.int64)
+        for factor in resolve(dims[d]):
+            if over.issuperset(leaves((factor,))):
+                g, n = index_map((factor,), self.maps), factor.size
+                part = np.arange(n) if g is None else g
+            else:
+                n = grown_size((factor,), self.maps)
+                part = np.arange(n)
+            out = (out[:, None] * n + part[None, :]).reshape(-1)
+        return out
+
+    def _factors(
+        self, contraction: Contraction, i: int, d: int
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        classes = self._classes(contraction, i, d)
+        return np.bincount(classes)[classes].astype(np.float64) ** contraction.power
+
+    def _weights(self) -> None:
+        by_name: dict[str, list[tuple[int, int]]] = {}
+        for (node, i), use in self.uses.items():
+            if not use.unchanged:
+                by_name.setdefault(self.analysis.topology.proto(node).input[i], []).append((node, i))
+        for name, places in by_name.items():
+            alike: dict[tuple[object, ...], list[tuple[int, int]]] = {}
+            for place in places:
+                alike.setdefault(self.uses[place].key(), []).append(place)
+            for same in alike.values():
+                self.constants.replace(name, self._grown(name, self.uses[same[0]]), same)
+
+    def _grown(self, name: str, use: _Use) -> Weight:
+        base = self.constants.weight(name)
+        noisy = self.plan.scheme == "noise" and base.dtype in _FLOATS and sum(n > 1 for n in base.shape) > 1
+        noise = self.plan.noise if noisy else 0.0
+        return Grown(base, use.maps, use.steps, noise=noise, seed=f"{self.plan.seed}/{name}")
+
+    def _attributes(self) -> None:
+        for said in self.analysis.said.attributes:
+            attribute = next(a for a in self.draft.node(said.node).attribute if a.name == said.name)
+            if said.scalar:
+                attribute.i = grown_size(said.elements[0], self.maps)  # type: ignore[arg-type]
+                continue
+            for k, element in enumerate(said.elements):
+                dim: Dim = element if isinstance(element, tuple) else element.dim if element else ()
+                if any(leaf in self.maps for leaf in leaves(dim)):
+                    count = grown_size(dim, self.maps)
+                    attribute.ints[k] = count if isinstance(element, tuple) else -count
+
+    def _value_infos(self, sizes: Sizes) -> None:
+        """Correct the shapes that the file declares of tensors inside the graph."""
+        for info in self.draft.proto.graph.value_info:
+            new, old = sizes.shape(info.name), self.analysis.shapes.shape.get(info.name)
+            declared = info.type.tensor_type.shape.dim
+            if (
+                new is None
+                or old is None
+                or len(declared) != len(new)
+                or info.name in self.analysis.constants
+            ):
+                continue
+            for dim, n, before in zip(declared, new, old, strict=True):
+                if n != before:
+                    dim.dim_value = n
+
+    def _check(self, grown: Model, sizes: Sizes) -> None:
+        """Infer the shapes of the grown model afresh: each must be the one that the algebra predicts."""
+        found = infer_shapes(grown, self.analysis.shapes.inputs).shape
+        for index in range(len(self.analysis.topology.nodes)):
+            for name in self.analysis.topology.proto(index).output:
+                wanted = sizes.shape(name)
+                if name not in self.analysis.constants and found.get(name, wanted) != wanted:
+                    dims = self.analysis.dims.get(name, ())
+                    axes = [leaf for dim in dims for leaf in leaves(dim) if leaf in self.maps]
+                    label = self.analysis.labels[index]
+                    raise Refusal(
+                        axes, f"{label} would give shape {list(found[name])} where {list(wanted)} is due"
+                    )

@@ -1,0 +1,212 @@
+"""Sizes inside the graph: target shapes, lengths, and what the model computes from its own shapes.
+
+`Shape(x)` changes by itself when x grows. Where it ends in a target shape, the new value must arrive there, and literals beside it are
+regenerated; where it ends in arithmetic on data (a scale of 1/sqrt(d), a mean taken by division), the old value is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from onnx_grow.axes.algebra import Dim, Maps, grown_size, leaves
+from onnx_grow.axes.equations import Element, Negated, SizedInput
+from onnx_grow.axes.inference import Analysis
+from onnx_grow.grow.constants import Constants, Refusal
+from onnx_grow.shapes import candidates, evaluate, infer
+
+Values = np.ndarray[Any, Any]
+
+
+class Sizes:
+    """Brings the integers of a graph in line with axes grown by `maps`, node by node in graph order."""
+
+    def __init__(self, analysis: Analysis, maps: Maps, constants: Constants) -> None:
+        self.analysis = analysis
+        self.maps = maps
+        self.constants = constants
+        self.changed: dict[str, Values] = {}
+        self.opsets = analysis.model.skeleton.opset_import
+
+    def regenerate(self) -> None:
+        """Do so. Raises Refusal where a size depends on what is not known before the model runs."""
+        for index in range(len(self.analysis.topology.nodes)):
+            self._node(index)
+        for name in self.analysis.topology.outputs:
+            if name in self.changed:
+                raise Refusal([], f"output '{name}' would tell the new size")
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape a tensor will have; None when it is unknown."""
+        dims = self.analysis.dims.get(name)
+        if dims is None:
+            return self.analysis.shapes.shape.get(name)
+        return tuple(grown_size(dim, self.maps) for dim in dims)
+
+    def _node(self, index: int) -> None:
+        proto = self.analysis.topology.proto(index)
+        if proto.op_type in ("Shape", "Size") and not proto.domain:
+            self._read(index)
+            return
+        sized = [(i, self.analysis.said.sized_inputs.get((index, i))) for i in range(len(proto.input))]
+        touched = [i for i, name in enumerate(proto.input) if name in self.changed]
+        if touched and self._is_arithmetic(index):
+            self._evaluate(index)
+            return
+        for i, said in sized:
+            if said is not None:
+                self._target(index, i, said)
+            elif i in touched:
+                self._pin(index, i)
+
+    def _read(self, index: int) -> None:
+        proto = self.analysis.topology.proto(index)
+        shape = self.shape(proto.input[0])
+        old = self.analysis.shapes.value.get(proto.output[0])
+        if shape is None or old is None:
+            return
+        ends = {attribute.name: attribute.i for attribute in proto.attribute}
+        part = shape[ends.get("start", 0) : ends.get("end", len(shape))]
+        new = np.asarray(part if proto.op_type == "Shape" else int(np.prod(shape)), np.int64)
+        if not np.array_equal(new, old):
+            self.changed[proto.output[0]] = new
+
+    def _is_arithmetic(self, index: int) -> bool:
+        """Whether a node computes something known from known values, none of which is made of growing channels."""
+        proto = self.analysis.topology.proto(index)
+        value = self.analysis.shapes.value
+        if any(name not in value for name in (*proto.input, *proto.output) if name):
+            return False
+        inputs = [self.analysis.input_dims(index, i) for i in range(len(proto.input))]
+        outputs = [self.analysis.dims.get(name) for name in proto.output]
+        return not any(self._grows(dim) for dims in (*inputs, *outputs) for dim in dims or ())
+
+    def _evaluate(self, index: int) -> None:
+        proto = self.analysis.topology.proto(index)
+        value = self.analysis.shapes.value
+        inputs = [self.changed.get(name, value.get(name)) if name else None for name in proto.input]
+        for name, new in zip(proto.output, evaluate(proto, self.opsets, inputs), strict=False):
+            if name and not np.array_equal(new, value[name]):
+                self.changed[name] = np.asarray(new)
+
+    def _target(self, index: int, i: int, said: SizedInput) -> None:
+        """Make input `i` hold the sizes its node needs."""
+        proto = self.analysis.topology.proto(index)
+        name = proto.input[i]
+        grows = [element is not None and self._grows(_dim(element)) for element in said.elements]
+        old = self.analysis.shapes.value.get(name)
+        if old is None:
+            if any(grows):
+                axes = [leaf for e in said.elements if e is not None for leaf in leaves(_dim(e))]
+                reason = f"{self.analysis.labels[index]} computes its sizes from data"
+                raise Refusal([leaf for leaf in axes if leaf in self.maps], reason)
+            return
+        now = self.changed.get(name, old)
+        # What a node needs are its sizes at the shapes inferred; inferred (-1) and copied (0) elements take care of themselves.
+        wanted = np.array(old).reshape(-1)
+        flat = old.reshape(-1)
+        for k, element in enumerate(said.elements[: len(wanted)]):
+            if element is None or flat[k] == -1 and not isinstance(element, Negated):
+                continue
+            if said.zero_copies and flat[k] == 0:
+                data = self.shape(proto.input[0])
+                if data is not None and k < len(data) and data[k] == grown_size(_dim(element), self.maps):
+                    continue
+            if grows[k] or (now.reshape(-1)[k] != flat[k]):
+                count = grown_size(_dim(element), self.maps)
+                wanted[k] = -count if isinstance(element, Negated) else count
+        wrong = wanted != now.reshape(-1)
+        if wrong.any():
+            self._replace(index, i, wanted.reshape(old.shape), wrong.reshape(old.shape))
+
+    def _pin(self, index: int, i: int) -> None:
+        name = self.analysis.topology.proto(index).input[i]
+        old = self.analysis.shapes.value[name]
+        self._replace(index, i, old, old != self.changed[name])
+
+    def _replace(self, index: int, i: int, wanted: Values, wrong: Values) -> None:
+        """Give an input another value where it is wrong, touching as little as possible."""
+        proto = self.analysis.topology.proto(index)
+        name = proto.input[i]
+        if name in self.analysis.constants:
+            self.constants.put(index, i, wanted)
+            return
+        if np.any(wrong & self._varies(name)):
+            raise Refusal([], f"{self.analysis.labels[index]} computes its sizes from sizes that vary")
+        if self._patch_concat(name, wanted, wrong):
+            return
+        if not np.any(self._varies(name)):
+            self.constants.put(index, i, wanted)
+            return
+        if self.analysis.model.opset < 9:
+            raise Refusal([], f"{self.analysis.labels[index]} computes its sizes beyond repair")
+        mask, values = self.constants.add(f"{name}_kept", ~wrong), self.constants.add(f"{name}_grown", wanted)
+        draft = self.constants.draft
+        out = draft.fresh_name(f"{name}_resized")
+        draft.insert_before(
+            index,
+            helper.make_node(
+                "Where", [mask, draft.node(index).input[i], values], [out], draft.fresh_name(f"{out}_Where")
+            ),
+        )
+        draft.node(index).input[i] = out
+
+    def _patch_concat(self, name: str, wanted: Values, wrong: Values) -> bool:
+        """Correct the literal pieces of a shape that is put together for one reader; False when that is not enough."""
+        topology = self.analysis.topology
+        producer = topology.producers.get(name)
+        if producer is None or len(topology.consumers[name]) > 1 or name in topology.captured:
+            return False
+        proto = topology.proto(producer)
+        value = self.analysis.shapes.value
+        if proto.op_type != "Concat" or any(piece not in value for piece in proto.input):
+            return False
+        patches: list[tuple[int, Values]] = []
+        at = 0
+        for i, piece in enumerate(proto.input):
+            part = slice(at, at + value[piece].size)
+            at = part.stop
+            if wrong[part].any():
+                if piece not in self.analysis.constants:
+                    return False
+                patches.append((i, wanted[part]))
+        for i, part_value in patches:
+            self.constants.put(producer, i, part_value)
+        return True
+
+    def _varies(self, name: str) -> Values:
+        """Which elements of a known tensor depend on the dimensions that the file leaves open."""
+        value = self.analysis.shapes.value[name]
+        other = self._elsewhere.get(name)
+        if other is None or other.shape != value.shape:
+            return np.full(value.shape, bool(self._open))
+        return np.asarray(other != value)
+
+    @cached_property
+    def _open(self) -> bool:
+        return any(self.analysis.shapes.dynamic.values())
+
+    @cached_property
+    def _elsewhere(self) -> Mapping[str, Values]:
+        """The known values at other sizes of the open dimensions."""
+        here = self.analysis.shapes
+        if not self._open:
+            return here.value
+        other = next((sizes for sizes in candidates(self.analysis.model) if sizes != here.inputs), here.inputs)
+        moved = {name: list(shape) for name, shape in here.inputs.items()}
+        for name, positions in here.dynamic.items():
+            for k in positions:
+                now, then = here.inputs[name][k], other[name][k]
+                moved[name][k] = then if then != now else now + 4
+        return infer(self.analysis.model, moved).value
+
+    def _grows(self, dim: Dim) -> bool:
+        return any(leaf in self.maps for leaf in leaves(dim))
+
+
+def _dim(element: Element) -> Dim:
+    return element.dim if isinstance(element, Negated) else element or ()
