@@ -54,12 +54,6 @@ def shape(known: TypeProto) -> tuple[int, ...] | None:
     return None if any(size < 0 for size in sizes) else sizes
 
 
-def smallest(known: TypeProto) -> int:
-    """The smallest size among the known dims, 1 if none is known."""
-    dims = known.tensor_type.shape.dim if known.HasField("tensor_type") else ()
-    return min((dim.dim_value for dim in dims if dim.HasField("dim_value")), default=1)
-
-
 def common(first: TypeProto, second: TypeProto) -> TypeProto:
     """What two types have in common, as of the two branches of an If."""
     if first == second:

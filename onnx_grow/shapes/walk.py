@@ -25,6 +25,7 @@ from onnx_grow.model.checks import captured
 from onnx_grow.shapes import types
 from onnx_grow.shapes.evaluation import RANDOM, default_opset, evaluate, is_default
 from onnx_grow.shapes.types import Array
+from onnx_grow.shapes.windows import is_too_small
 
 STORED_INTEGERS = 64 * 1024
 """Elements up to which an integer or bool initializer or constant counts as a known value."""
@@ -88,7 +89,7 @@ class Walk:
     """The state of the pass, and after it the result: `types` and `values` by name.
 
     `problems` counts what speaks against the input sizes: nodes whose inference rejects their inputs, and windows
-    that leave nothing.
+    without room.
     """
 
     def __init__(
@@ -179,15 +180,14 @@ class Walk:
         for name in node.output:
             if name and self._shape(name) is None and (known := self._known_otherwise(node, name, schema)):
                 self.types[name] = known
-        if node.op_type in _WINDOWS and node.output[0] in self.types:
-            self.problems += types.smallest(self.types[node.output[0]]) <= 0
+        self.problems += is_too_small(node, self._shape)
 
     def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, TypeProto]:
         used = {name: self.types[name] for name in node.input if name}
         used.update((name, self.types[name]) for name in captured(node) if name in self.types)
         found = infer_node_outputs(
             schema,
-            node,
+            _explicit(node),
             used,
             {name: self._tensor(name) for name in node.input if name in self.values},
             opset_imports=self.graph.opset_imports,
@@ -301,23 +301,6 @@ _NUMBERS = {
     "value_floats": np.float32,
 }
 _SIZED_BY_VALUES = frozenset({"Compress", "NonZero", "Unique"})
-# Operators whose outputs become empty when the input is too small for the network. Elsewhere an empty tensor is
-# meant: exporters write a roll as two slices of which one may be empty, an empty shape stands for "no axes", ...
-_WINDOWS = frozenset(
-    {
-        "AveragePool",
-        "Conv",
-        "ConvInteger",
-        "ConvTranspose",
-        "Crop",
-        "DeformConv",
-        "LpPool",
-        "MaxPool",
-        "QLinearConv",
-        "Resize",
-        "Upsample",
-    }
-)
 # Outputs without inference that are of the type of the first input: of operators that onnx defines by functions, the
 # mask of Dropout before opset 10, and what ONNX Runtime added to the default domain before there were others.
 _LIKE_INPUT = frozenset(
@@ -332,6 +315,16 @@ _LIKE_INPUT = frozenset(
         "SimplifiedLayerNormalization",
     }
 )
+
+
+def _explicit(node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node itself, but for STFT: its inference takes another default for `onesided` than its definition."""
+    if node.op_type != "STFT" or any(attribute.name == "onesided" for attribute in node.attribute):
+        return node
+    explicit = onnx.NodeProto()
+    explicit.CopyFrom(node)
+    explicit.attribute.append(helper.make_attribute("onesided", 1))
+    return explicit
 
 
 def _cropped(node: onnx.NodeProto, image: TypeProto) -> TypeProto | None:
