@@ -83,7 +83,8 @@ def staged(
     layout = _Layout.of(model, target.name, external)
     folder = target.parent / f".onnx-grow-{secrets.token_hex(4)}"
     pending = PendingFile(target, folder, layout.names, force, model.data_files)
-    pending.check()
+    with _translated(target):
+        pending.check()
     try:
         with _translated(target):
             folder.mkdir(mode=0o700)
@@ -110,8 +111,8 @@ class PendingFile:
 
     def commit(self) -> Path:
         """Rename the file or files into place and return the target. Raises OutputError."""
-        self.check()
         with _translated(self.target):
+            self.check()
             self._install()
             _sync_folder(self.target.parent)
         return self.target
@@ -134,24 +135,26 @@ class PendingFile:
                 raise OutputError(f"{final} holds the weights of the input model", hint="choose another name")
 
     def _install(self) -> None:
+        if len(self.names) == 1:
+            os.replace(self.path, self.target)
+            return
         undo: list[tuple[Path, Path]] = []
 
         def move(source: Path, to: Path) -> None:
-            undo.append((to, source))
+            undo.append((to, source))  # noted first: an interruption may come right behind the rename
             os.replace(source, to)
 
+        previous = self.folder / "previous"
+        previous.mkdir()
         try:
-            if len(self.names) > 1:
-                previous = self.folder / "previous"
-                previous.mkdir()
-                for name in reversed(self.names):
-                    if os.path.lexists(self.target.with_name(name)):
-                        move(self.target.with_name(name), previous / name)
+            for name in reversed(self.names):
+                if os.path.lexists(self.target.with_name(name)):
+                    move(self.target.with_name(name), previous / name)
             for name in self.names:
                 move(self.folder / name, self.target.with_name(name))
         except BaseException:
             for now, before in reversed(undo):
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError):  # noted but not done
                     os.replace(now, before)
             raise
 
@@ -336,6 +339,7 @@ def _sync_folder(folder: Path) -> None:
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space or write elsewhere"),
     errno.EDQUOT: ("the disk quota is used up", "free some space or write elsewhere"),
+    errno.EFBIG: ("the file would be larger than allowed here", "write elsewhere"),
     errno.EROFS: ("the folder is read-only", "write elsewhere"),
     errno.EACCES: ("the folder may not be written", "write elsewhere"),
     errno.EPERM: ("the folder may not be written", "write elsewhere"),
