@@ -1,0 +1,173 @@
+"""The command group, and the one place where failures become lines, documents and exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+
+from onnx_grow.cli.deepen import deepen
+from onnx_grow.cli.inspect import inspect
+from onnx_grow.cli.screen import show_document, show_error
+from onnx_grow.cli.verify import verify
+from onnx_grow.cli.widen import widen
+from onnx_grow.errors import OnnxGrowError, VerificationFailedError
+
+#: Exit codes beside those of `OnnxGrowError`: a fault of our own (EX_SOFTWARE), Ctrl-C, a reader that closed the pipe.
+FAULT, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
+
+EPILOG = """\b
+Exit codes
+  0  done and verified
+  1  verification failed, nothing was written
+  2  bad usage or bad input
+  3  nothing can grow as asked
+  4  the requested device is unavailable"""
+
+
+class CommandLine(click.Group):
+    """A click group in which every failure ends in one clear line on stderr and its own exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run `args` (default: those of the process) and exit.
+
+        Exit codes are those of `EPILOG`; 130 after Ctrl-C, 141 when the reader of a pipe went away, 70 for a fault of the
+        program itself, which must not look like a verdict on a model. With `--debug` a failure shows its traceback.
+        """
+        given = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        with _unwinding_on_termination():
+            try:
+                code = super().main(given, *rest, **extra)
+            except Exception as error:  # nobody meets a traceback they did not ask for
+                code = _report(error, given)
+        sys.exit(code)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which one needs them."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; leave quietly on Ctrl-C and when whoever reads our output has gone."""
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names hold any character
+            super().invoke(ctx)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # end the line on which the terminal shows ^C
+            show_error("interrupted")
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # nor may the flush at exit complain
+            ctx.exit(CLOSED_PIPE)
+
+
+@contextmanager
+def _unwinding_on_termination() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that temporary files go."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [
+        number
+        for number in map(signal.Signals.__getitem__, names)
+        if signal.getsignal(number) == signal.SIG_DFL
+    ]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _report(error: Exception, given: Sequence[str]) -> int:
+    """Show `error` as a line and a hint (with --json, as a document too) and return its exit code."""
+    message, hint, code = _explain(error)
+    if "--debug" in given:
+        import traceback
+
+        traceback.print_exception(error)
+    if "--json" in given and not isinstance(
+        error, VerificationFailedError
+    ):  # which comes with the command's own document
+        command = next((word for word in given if not word.startswith("-")), "")
+        show_document(
+            command, ok=False, error={"kind": type(error).__name__, "message": message, "hint": hint}
+        )
+    show_error(message, hint)
+    return code
+
+
+def _explain(error: Exception) -> tuple[str, str, int]:
+    """What happened, what to do about it, and the exit code."""
+    if isinstance(error, OnnxGrowError):
+        return error.message, error.hint, error.exit_code
+    if isinstance(error, click.UsageError):
+        near = getattr(error, "possibilities", None)
+        command = error.ctx.command_path if error.ctx else "onnx-grow"
+        hint = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"'{command} --help' shows what can be said here"
+        )
+        return (error.message if near else error.format_message()), hint, OnnxGrowError.exit_code
+    if isinstance(error, click.ClickException):
+        return error.format_message(), "", OnnxGrowError.exit_code
+    if isinstance(error, OSError):
+        where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+        return f"{error.strerror or error}{where}", "", OnnxGrowError.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory", "close other programs, or grow by less", FAULT
+    fault = f"internal error: {type(error).__name__}: {error}"
+    return fault, "a fault of onnx-grow, not of your model: please report it with what --debug adds", FAULT
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from onnx_grow import __version__
+
+        click.echo(f"onnx-grow {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=CommandLine,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    commands={command.name or "": command for command in (inspect, widen, deepen, verify)},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """Grow trained ONNX networks wider and deeper without changing what they compute.
+
+    \b
+      onnx-grow inspect model.onnx      what can grow, what cannot, and why
+      onnx-grow widen   model.onnx      twice the width, verified: model-wide.onnx
+      onnx-grow deepen  model.onnx      more layers, verified: model-deep.onnx
+      onnx-grow verify  model.onnx model-wide.onnx
+
+    MODEL may be - to read from standard input.
+    """

@@ -1,0 +1,83 @@
+"""`onnx-grow deepen`: Net2DeeperNet, and copies of residual branches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnx_grow.cli.files import Target
+from onnx_grow.cli.growing import Comparison, grow
+from onnx_grow.cli.options import (
+    checking_options,
+    model_argument,
+    no_verify_option,
+    output_options,
+    presented,
+    seed_option,
+)
+from onnx_grow.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from onnx_grow.grow import DeepenPlan
+    from onnx_grow.model import Model
+
+
+@click.command(short_help="More layers.")
+@model_argument
+@output_options
+@click.option(
+    "--after", multiple=True, metavar="GLOB", help="Insert only after layers of this name; repeatable."
+)
+@click.option("--every", type=click.IntRange(min=1), metavar="K", help="Insert after every Kth place only.")
+@click.option(
+    "--scheme",
+    type=click.Choice(("identity", "residual-copy")),
+    help="Layers that start as the identity (identity), or copies of residual branches that start at zero "
+    "(residual-copy).  [default: what the place allows]",
+)
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="Real inputs (.npz, .npy or a folder) whose statistics new BatchNormalization layers start from.",
+)
+@seed_option
+@checking_options
+@no_verify_option
+@presented
+def deepen(
+    source: str,
+    output: str | None,
+    force: bool,
+    dry_run: bool,
+    after: tuple[str, ...],
+    every: int | None,
+    scheme: str | None,
+    calibration: str | None,
+    seed: int,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    inputs: str | None,
+    provider: str,
+    no_verify: bool,
+    screen: Screen,
+) -> None:
+    """Deepen MODEL (Net2DeeperNet) and prove that the result computes what MODEL computes.
+
+    Writes MODEL-deep.onnx beside MODEL, unless -o says otherwise.
+    """
+
+    def planned(model: Model) -> DeepenPlan:
+        import onnx_grow
+
+        return onnx_grow.plan_deepen(
+            model,
+            after=after,
+            every=every,
+            scheme=scheme,
+            calibration=calibration,
+            seed=seed,
+            shapes=dict(shapes),
+        )
+
+    comparison = None if no_verify else Comparison(provider, inputs, dict(shapes))
+    grow(source, Target.of(source, output, "deep", force), planned, comparison, screen, dry_run=dry_run)

@@ -1,0 +1,124 @@
+"""Files and pipes: where a model comes from, where the result goes, and what may be wrong with either."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from onnx_grow.cli.screen import Advance
+from onnx_grow.errors import OutputError
+
+if TYPE_CHECKING:
+    from onnx_grow.model import Model, PendingFile
+
+#: Standard input, or standard output.
+STANDARD = "-"
+
+
+def read(source: str) -> Model:
+    """Load a model from a path, or from standard input where `source` is `-`. Raises InvalidModelError."""
+    import onnx_grow
+
+    if source != STANDARD:
+        return onnx_grow.load(source)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise click.UsageError("There is no model on standard input; '-' reads one from a pipe.")
+    return onnx_grow.load(click.get_binary_stream("stdin").read())
+
+
+def bytes_on_disk(model: Model) -> int:
+    """Bytes of the model's file and of its external data; of a model without a file, what it would take."""
+    if model.path is None:
+        return model.skeleton.ByteSize() + sum(weight.nbytes for weight in model.weights.values())
+    data = _external_data(model.path) if model.external else set()
+    return sum(file.stat().st_size for file in {model.path, *data})
+
+
+@dataclass(frozen=True)
+class Target:
+    """The file to write, or standard output."""
+
+    path: Path
+    force: bool = False
+
+    @classmethod
+    def of(cls, source: str, output: str | None, ending: str, force: bool) -> Target:
+        """`output`; by default `source` with `-ending` added to its name, beside it."""
+        if output is None and source == STANDARD:
+            raise click.UsageError("A model from standard input has no default output; say -o OUT.")
+        beside = Path(source).with_name(f"{Path(source).stem}-{ending}.onnx")
+        return cls(beside if output is None else Path(output), force)
+
+    @property
+    def is_standard_output(self) -> bool:
+        """Whether the model goes to standard output."""
+        return str(self.path) == STANDARD
+
+    def check(self, original: Model) -> None:
+        """Find before the long work what would stop the writing after it. Raises OutputError."""
+        if self.is_standard_output:
+            if sys.stdout.isatty():
+                raise click.UsageError(
+                    "A model is nothing to print on a terminal; redirect it, or name a file with -o."
+                )
+            return
+        folder = self.path.absolute().parent
+        if self.path.is_dir():
+            raise OutputError(
+                f"{self.path} is a folder", hint=f"name a file in it: -o {self.path / 'grown.onnx'}"
+            )
+        if not folder.is_dir():
+            raise OutputError(
+                f"the folder {folder} does not exist", hint="create it, or choose another with -o"
+            )
+        if original.path and self.path.exists() and self.path.samefile(original.path):
+            raise OutputError(
+                f"{self.path} is the input, which is never replaced", hint="name another file with -o"
+            )
+        if os.path.lexists(self.path) and not self.force:
+            raise OutputError(f"{self.path} exists", hint="--force replaces it, -o names another file")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"the folder {folder} may not be written", hint="choose another with -o")
+
+    @contextmanager
+    def staged(self, model: Model, progress: Advance) -> Iterator[PendingFile]:
+        """The model as a complete file that is not yet in place; without `put` nothing of it remains."""
+        from onnx_grow.model import staged
+
+        if not self.is_standard_output:
+            with staged(model, self.path, force=self.force, progress=progress) as pending:
+                yield pending
+            return
+        with (
+            tempfile.TemporaryDirectory(prefix="onnx-grow-") as folder,
+            staged(model, Path(folder, "grown.onnx"), external=False, progress=progress) as pending,
+        ):
+            yield pending
+
+    def put(self, pending: PendingFile) -> None:
+        """Move the file into place, or copy it to standard output. Raises OutputError."""
+        if not self.is_standard_output:
+            pending.commit()
+            return
+        with pending.path.open("rb") as file:
+            shutil.copyfileobj(file, click.get_binary_stream("stdout"))
+
+
+def _external_data(path: Path) -> set[Path]:
+    """The files of external data that the model at `path` refers to."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    return {
+        path.parent / ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)
+    }

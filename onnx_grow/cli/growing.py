@@ -1,0 +1,104 @@
+"""The course that widen and deepen share: load, plan, apply, stage, verify, put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnx_grow.cli.files import Target, bytes_on_disk, read
+from onnx_grow.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from onnx_grow.grow import DeepenPlan, WidenPlan
+    from onnx_grow.model import Model
+    from onnx_grow.report import Growth
+    from onnx_grow.verify import Report
+
+#: Units of rounding noise allowed where the change was asked for: only what explodes or is not finite fails.
+INEXACT = 1e9
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Where, on what and how strictly the grown model is compared with the original."""
+
+    provider: str
+    inputs: str | None
+    shapes: Mapping[str, Sequence[int]]
+    tolerance: float = 3.0
+
+    def check(self) -> None:
+        """Find out before the long work whether the device answers. Raises DeviceUnavailableError."""
+        if self.provider == "cuda":
+            from onnx_grow.verify import choose
+
+            choose(self.provider)
+
+    def report(self, original: Model, grown: Model, file: Path) -> Report:
+        """Compare the original with `file`, which has to hold what `grown` promises."""
+        import onnx_grow
+
+        return onnx_grow.verify(
+            original,
+            file,
+            provider=self.provider,
+            inputs=self.inputs,
+            shapes=self.shapes or None,
+            tolerance=self.tolerance,
+            expect={"parameters": grown.parameters, "nodes": len(grown.skeleton.graph.node)},
+        )
+
+
+def grow(
+    source: str,
+    target: Target,
+    planned: Callable[[Model], WidenPlan | DeepenPlan],
+    comparison: Comparison | None,
+    screen: Screen,
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Grow `source` as `planned` says, and put the result at `target` once it has proved equal (without `comparison`: at once).
+
+    Raises the errors of every step, VerificationFailedError after showing the report; no error leaves a file behind.
+    """
+    import onnx_grow
+    from onnx_grow.report import Growth
+
+    if comparison:
+        comparison.check()
+    with screen.progress("reading"):
+        original = read(source)
+    if not dry_run:
+        target.check(original)
+    with screen.progress("planning"):
+        plan = planned(original)
+        grown = onnx_grow.apply(original, plan)
+    growth = Growth(source, str(target.path), original, grown, plan, bytes_on_disk(original))
+    if not dry_run:
+        growth = _put(growth, target, comparison, screen)
+    screen.show(growth.to_json(), growth.view(verbose=screen.verbose))
+    if growth.report:
+        growth.report.raise_if_failed()
+
+
+def _put(growth: Growth, target: Target, comparison: Comparison | None, screen: Screen) -> Growth:
+    """Stage the grown model, compare it, and put it in place unless it proves different."""
+    with ExitStack() as until_put:
+        with screen.progress("writing") as advance:
+            pending = until_put.enter_context(target.staged(growth.grown, advance))
+        growth = replace(
+            growth, target_bytes=sum(pending.path.with_name(name).stat().st_size for name in pending.names)
+        )
+        if comparison:
+            with screen.progress("verifying"):
+                growth = replace(
+                    growth, report=comparison.report(growth.original, growth.grown, pending.path)
+                )
+        if growth.report and not growth.report.ok:
+            return growth
+        target.put(pending)
+        return replace(growth, written=True)

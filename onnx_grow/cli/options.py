@@ -1,0 +1,118 @@
+"""Groups of options that several commands share, and the types their values are parsed to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import reduce, wraps
+from typing import Any, TypeVar
+
+import click
+
+from onnx_grow.cli.screen import Screen
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+KINDS = ("hidden", "residual", "heads", "head_dim", "groups", "embedding", "state")
+
+
+def to_factor(text: str) -> float:
+    """A finite number above 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number.") from None
+    if not (math.isfinite(number) and number > 1):
+        raise click.BadParameter(
+            f"{text} does not grow anything; give a finite number above 1, such as 2 or 1.5."
+        )
+    return number
+
+
+def to_width(text: str) -> tuple[str, int]:
+    """`GLOB=N`, split at the last `=`: the size that axes of these names shall get."""
+    glob, _, size = text.rpartition("=")
+    if not (glob and _is_count(size) and int(size)):
+        raise click.BadParameter(f"{text!r} is not of the form GLOB=N, such as '/layer1/*=96'.")
+    return glob, int(size)
+
+
+def to_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`NAME:1,3,224,224`, split at the last `:`: the shape of one graph input, whose name may hold colons itself."""
+    name, _, dims = text.rpartition(":")
+    sizes = dims.split(",") if dims else []
+    if not (name and all(map(_is_count, sizes))):
+        raise click.BadParameter(f"{text!r} is not of the form NAME:DIMS, such as 'input:1,3,224,224'.")
+    return name, tuple(map(int, sizes))
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def presented(command: F) -> F:
+    """Add --json, -q, -v and --debug; the command receives a `Screen`."""
+
+    @wraps(command)
+    def with_screen(*args: Any, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> Any:
+        screen = Screen(click.get_current_context().info_name or "", as_json, quiet, verbose)
+        return command(*args, screen=screen, **options)
+
+    add: Callable[[Any], F] = _all(
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/json.md)."),
+        click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        click.option("-v", "--verbose", is_flag=True, help="Print every axis, output and reason."),
+        click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
+    )
+    return add(with_screen)
+
+
+def _all(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
+model_argument = click.argument("source", metavar="MODEL")
+
+shape_option = click.option(
+    "--shape",
+    "shapes",
+    type=to_shape,
+    multiple=True,
+    metavar="NAME:DIMS",
+    help="Shape of a graph input, such as input:1,3,224,224; repeatable.",
+)
+
+output_options = _all(
+    click.option(
+        "-o", "--output", metavar="OUT", help="File to write; - is standard output.  [default: see above]"
+    ),
+    click.option("--force", is_flag=True, help="Replace OUT if it exists."),
+    click.option("--dry-run", is_flag=True, help="Show the plan and stop."),
+)
+
+checking_options = _all(
+    shape_option,
+    click.option(
+        "--inputs",
+        metavar="DATA",
+        help="Verify on these inputs: .npz, .npy, a folder of them, or an ONNX test_data_set folder.",
+    ),
+    click.option(
+        "--provider",
+        type=click.Choice(["auto", "cuda", "cpu"]),
+        default="auto",
+        show_default=True,
+        help="Where to verify. auto takes CUDA when it answers and says which it was.",
+    ),
+)
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Same seed, same file, byte for byte.",
+)
+
+no_verify_option = click.option("--no-verify", is_flag=True, help="Write the file without proving it equal.")

@@ -1,0 +1,100 @@
+"""Where things go: results to stdout, messages and progress to stderr, colour and motion to terminals only."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from onnx_grow.report.figures import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+#: Version of the documents that --json prints; it changes when a key goes away or changes its meaning.
+SCHEMA = 1
+
+#: Called by long work as it proceeds: bytes done, bytes in all.
+Advance = Callable[[int, int], None]
+
+#: Columns where nobody looks at a screen: nothing is wrapped or cut in a pipe or a file.
+UNBOUNDED = 4096
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How one command shows its result: as text or as a JSON document, in how much detail, on which stream."""
+
+    command: str
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    err: bool = False
+
+    def show(self, document: Mapping[str, Any], view: RenderableType) -> None:
+        """Print the document with --json, nothing with --quiet, otherwise the view."""
+        if self.as_json:
+            show_document(self.command, **document)
+        elif not self.quiet:
+            click.echo(_drawn(view, sys.stderr if self.err else sys.stdout), err=self.err, color=True)
+
+    @contextmanager
+    def progress(self, doing: str) -> Iterator[Advance]:
+        """Say on a terminal what is going on while the block runs; calls of the yielded function move a bar."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda done, total: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(doing, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_document(command: str, **fields: Any) -> None:
+    """Print one JSON document on stdout: schema, command, ok, then the command's own keys (docs/json.md)."""
+    document = {"schema": SCHEMA, "command": command, "ok": True, **fields}
+    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+
+
+def show_error(message: str, hint: str = "") -> None:
+    """Print `error: ...`, and where there is one `hint: ...`, on stderr."""
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    for label, style, text in (("error:", "red", message), ("hint:", "cyan", hint)):
+        if text:
+            click.echo(
+                f"{click.style(label, fg=style, bold=True) if colour else label} {printable(_joined(text))}",
+                err=True,
+            )
+
+
+def _drawn(view: RenderableType, stream: TextIO) -> str:
+    from rich.console import Console
+
+    width = None if stream.isatty() else UNBOUNDED
+    console = Console(file=stream, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    with console.capture() as text:
+        console.print(view)
+    return "\n".join(line.rstrip() for line in text.get().splitlines())
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for NaN and the infinities, which JSON lacks."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

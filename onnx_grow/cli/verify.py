@@ -1,0 +1,58 @@
+"""`onnx-grow verify`: the gate."""
+
+from __future__ import annotations
+
+import click
+
+from onnx_grow.cli.files import STANDARD, read
+from onnx_grow.cli.options import checking_options, presented
+from onnx_grow.cli.screen import Screen
+
+
+@click.command(short_help="Does a grown model compute what the original computes?")
+@click.argument("original")
+@click.argument("grown")
+@checking_options
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Sets of inputs to make up."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Deviation allowed, in units of the original's own rounding noise.",
+)
+@presented
+def verify(
+    original: str,
+    grown: str,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    inputs: str | None,
+    provider: str,
+    seeds: int,
+    tolerance: float,
+    screen: Screen,
+) -> None:
+    """Run ORIGINAL and GROWN on the same inputs and compare what they compute.
+
+    Exits with 0 if every output stays within the original's rounding noise, with 1 if not. One of the two may be -.
+    """
+    import onnx_grow
+    from onnx_grow.report import Verification
+
+    if original == grown == STANDARD:
+        raise click.UsageError("Only one of the two models can come from standard input.")
+    with screen.progress("verifying"):
+        report = onnx_grow.verify(
+            read(original),
+            read(grown),
+            provider=provider,
+            inputs=inputs,
+            shapes=dict(shapes),
+            seeds=seeds,
+            tolerance=tolerance,
+        )
+    verification = Verification(original, grown, report)
+    screen.show(verification.to_json(), verification.view(verbose=screen.verbose))
+    report.raise_if_failed()

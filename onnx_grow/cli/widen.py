@@ -1,0 +1,120 @@
+"""`onnx-grow widen`: Net2WiderNet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnx_grow.cli.files import Target
+from onnx_grow.cli.growing import INEXACT, Comparison, grow
+from onnx_grow.cli.options import (
+    KINDS,
+    checking_options,
+    model_argument,
+    no_verify_option,
+    output_options,
+    presented,
+    seed_option,
+    to_factor,
+    to_width,
+)
+from onnx_grow.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from onnx_grow.grow import WidenPlan
+    from onnx_grow.model import Model
+
+
+@click.command(short_help="More channels and units per layer.")
+@model_argument
+@output_options
+@click.option(
+    "--factor",
+    type=to_factor,
+    metavar="X",
+    default=2.0,
+    show_default=True,
+    help="Multiply the width of every selected axis.",
+)
+@click.option(
+    "--width",
+    "widths",
+    type=to_width,
+    multiple=True,
+    metavar="GLOB=N",
+    help="Give axes of this name exactly N channels, and leave all others as they are; repeatable.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    default=("hidden", "residual"),
+    show_default=True,
+    help="What to widen; repeatable.",
+)
+@click.option(
+    "--only", multiple=True, metavar="GLOB", help="Widen only axes or layers of this name; repeatable."
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(("split", "copy", "noise")),
+    default="split",
+    show_default=True,
+    help="How copies share what they feed: in unequal parts, so that they learn apart (split), equally (copy), "
+    "or equally with a little noise on what they receive, which is not exact (noise).",
+)
+@click.option(
+    "--noise",
+    metavar="SIGMA",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="How much, relative to the weights.",
+)
+@seed_option
+@checking_options
+@no_verify_option
+@presented
+def widen(
+    source: str,
+    output: str | None,
+    force: bool,
+    dry_run: bool,
+    factor: float,
+    widths: tuple[tuple[str, int], ...],
+    kinds: tuple[str, ...],
+    only: tuple[str, ...],
+    scheme: str,
+    noise: float,
+    seed: int,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    inputs: str | None,
+    provider: str,
+    no_verify: bool,
+    screen: Screen,
+) -> None:
+    """Widen MODEL (Net2WiderNet) and prove that the result computes what MODEL computes.
+
+    Writes MODEL-wide.onnx beside MODEL, unless -o says otherwise.
+    """
+
+    def planned(model: Model) -> WidenPlan:
+        import onnx_grow
+
+        return onnx_grow.plan_widen(
+            model,
+            factor=factor,
+            widths=dict(widths),
+            kind=kinds,
+            only=only,
+            scheme=scheme,
+            noise=noise,
+            seed=seed,
+            shapes=dict(shapes),
+        )
+
+    tolerance = INEXACT if scheme == "noise" else 3.0
+    comparison = None if no_verify else Comparison(provider, inputs, dict(shapes), tolerance)
+    grow(source, Target.of(source, output, "wide", force), planned, comparison, screen, dry_run=dry_run)

@@ -1,0 +1,132 @@
+"""What a growth does, what it costs, and how equal the result is: the result of `widen` and `deepen`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnx_grow.report.figures import count, counted, printable, size, some
+from onnx_grow.report.plan import extent, skipped, steps
+from onnx_grow.report.tables import facts
+from onnx_grow.report.verification import report_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from onnx_grow.grow import DeepenPlan, WidenPlan
+    from onnx_grow.model import Model
+    from onnx_grow.verify import Report
+
+#: What to do first with a grown network; docs/learning.md has the reasons.
+RECIPE = "start at 1/10 of the original learning rate, warm up briefly, reset the optimizer state (docs/learning.md)"
+
+
+@dataclass(frozen=True, eq=False)
+class Growth:
+    """A model, its plan, and what became of it.
+
+    `source_bytes` and `target_bytes` are bytes on disk with external data. `target_bytes` is None as long as nothing has
+    been staged, `report` as long as nothing has been compared; `written` says that the file `target` is in place.
+    """
+
+    source: str
+    target: str
+    original: Model
+    grown: Model
+    plan: WidenPlan | DeepenPlan
+    source_bytes: int
+    target_bytes: int | None = None
+    report: Report | None = None
+    written: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of docs/json.md under `widen` and `deepen`."""
+        return {
+            "ok": self.report is None or self.report.ok,
+            "input": self.source,
+            "output": self.target if self.written else None,
+            "plan": json.loads(self.plan.to_json()),
+            "parameters": {"before": self.original.parameters, "after": self.grown.parameters},
+            "bytes": {"before": self.source_bytes, "after": self.target_bytes},
+            "nodes": {
+                "before": len(self.original.skeleton.graph.node),
+                "after": len(self.grown.skeleton.graph.node),
+                "inserted": list(self.inserted),
+            },
+            "verification": self.report and self.report.to_json(),
+        }
+
+    def view(self, *, verbose: bool = False) -> RenderableType:
+        """What grew, what it costs, how equal it is, what to do next; every step where nothing is written or `verbose`."""
+        from rich.console import Group
+        from rich.text import Text
+
+        title = f"{self.source} -> {self.target}" + ("" if self.written else "  (not written)")
+        parts: list[RenderableType] = [Text(printable(title), style="bold"), facts(self._facts())]
+        planned_only = self.target_bytes is None
+        if verbose or planned_only:
+            parts += ["", steps(self.plan)]
+            if self.plan.skipped:
+                parts += ["", skipped(self.plan)]
+        if self.report and (verbose or not self.report.ok):
+            parts += ["", report_text(self.report)]
+        return Group(*parts)
+
+    @property
+    def inserted(self) -> tuple[str, ...]:
+        """The names of the nodes that the original has not."""
+        old, new = (
+            Counter(node.name for node in model.skeleton.graph.node) for model in (self.original, self.grown)
+        )
+        return tuple(name for name in (new - old).elements() if name)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        before, after = self.original.parameters, self.grown.parameters
+        nbytes = "" if self.target_bytes is None else f" -> {size(self.target_bytes)}"
+        lines = [
+            ("grown", extent(self.plan)),
+            (
+                "parameters",
+                f"{count(before)} -> {count(after)}" + (f"  (x{after / before:.3g})" if before else ""),
+            ),
+            ("on disk", size(self.source_bytes) + nbytes),
+            ("new nodes", f"{len(self.inserted):,}: {some(self.inserted)}" if self.inserted else "none"),
+        ]
+        if self.plan.skipped:
+            lines.append(
+                ("not grown", f"{len(self.plan.skipped):,}: {_reasons(self.plan.skipped)} (-v lists all)")
+            )
+        if self.report:
+            lines += [("verified", printable(_verdict(self.report))), ("error", _error(self.report))]
+        elif self.written:
+            lines.append(("verified", "no, as asked"))
+        if self.written:
+            lines.append(("to train", RECIPE))
+        if self.written and "-" not in (self.source, self.target):
+            again = ("onnx-grow", "verify", self.source, self.target)
+            lines.append(("check again", printable(shlex.join(again))))
+        return lines
+
+
+def _verdict(report: Report) -> str:
+    runs = counted(len(report.inputs), "input")
+    return f"{'equal' if report.ok else 'NOT EQUAL'} on {report.device}; {runs}, {report.seconds:.1f} s"
+
+
+def _error(report: Report) -> str:
+    """The output closest to the tolerance, its error beside the noise it is judged by."""
+    if not report.outputs:
+        return "no output was compared"
+    worst = max(report.outputs, key=lambda output: output.ratio)
+    return (
+        f"{worst.error_l2:.1e}, rounding noise of the original {worst.noise_l2:.1e}: "
+        f"ratio {worst.ratio:.2g}, allowed {report.tolerance:g} (output {printable(worst.name)})"
+    )
+
+
+def _reasons(skipped: tuple[tuple[str, str], ...]) -> str:
+    name, reason = skipped[0]
+    return printable(f"{name}, because {reason}")

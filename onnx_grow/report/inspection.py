@@ -1,0 +1,164 @@
+"""What can grow, what cannot, and why: the result of `inspect`."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnx_grow.report.figures import count, counted, printable, share, size, some
+from onnx_grow.report.tables import columns
+
+if TYPE_CHECKING:
+    import onnx
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from onnx_grow.axes.table import AxisInfo, AxisTable
+    from onnx_grow.model import Model
+
+#: Axes listed one by one before the list is cut to the largest ones.
+LISTED = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """A model, the bytes it takes on disk, and its table of axes."""
+
+    name: str
+    model: Model
+    nbytes: int
+    table: AxisTable
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of docs/json.md under `inspect`."""
+        skeleton = self.model.skeleton
+        return {
+            "model": {
+                "path": self.name,
+                "ir_version": skeleton.ir_version,
+                "opset": self.model.opset,
+                "nodes": len(skeleton.graph.node),
+                "parameters": self.model.parameters,
+                "bytes": self.nbytes,
+                "inputs": [_value_json(value) for value in self._inputs],
+                "outputs": [_value_json(value) for value in skeleton.graph.output],
+            },
+            "totals": {
+                "axes": len(self.table),
+                "growable_axes": len(self.table.growable),
+                "parameters": self.table.parameters,
+                "growable_parameters": self.table.growable_parameters,
+            },
+            "axes": self.table.to_json()["axes"],
+        }
+
+    def view(self, *, verbose: bool = False) -> RenderableType:
+        """One screen; with `verbose`, every axis and every reason."""
+        from rich.console import Group
+        from rich.text import Text
+
+        growable = sorted(self.table.growable, key=lambda axis: -axis.parameters)
+        listed = growable if verbose else growable[:LISTED]
+        parts: list[RenderableType] = [Text(line) for line in self._heading()]
+        if growable:
+            parts += ["", Text(self._growable_line(), style="bold"), _growable_table(listed)]
+        if len(growable) > len(listed):
+            parts += [
+                Text(f"  and {len(growable) - len(listed):,} smaller ones (-v lists them)", style="dim")
+            ]
+        if self.table.frozen:
+            heading = f"Cannot grow: {counted(len(self.table.frozen), 'axis', 'axes')}"
+            parts += ["", Text(heading, style="bold"), _frozen_table(self.table.frozen, verbose=verbose)]
+        return Group(*parts)
+
+    @property
+    def _inputs(self) -> list[onnx.ValueInfoProto]:
+        return [value for value in self.model.skeleton.graph.input if value.name not in self.model.weights]
+
+    def _heading(self) -> list[str]:
+        graph = self.model.skeleton.graph
+        title = (
+            f"{printable(self.name)}: opset {self.model.opset}, {counted(len(graph.node), 'node')}, "
+            f"{count(self.model.parameters)} parameters, {size(self.nbytes)}"
+        )
+        return [
+            title,
+            *(f"  input   {_value_text(value)}" for value in self._inputs),
+            *(f"  output  {_value_text(value)}" for value in graph.output),
+        ]
+
+    def _growable_line(self) -> str:
+        table = self.table
+        return (
+            f"Can grow: {counted(len(table.growable), 'axis', 'axes')}, holding "
+            f"{count(table.growable_parameters)} of {count(table.parameters)} parameters "
+            f"({share(table.growable_parameters, table.parameters)})"
+        )
+
+
+def _growable_table(axes: Sequence[AxisInfo]) -> Table:
+    table = columns("axis", "kind", "size>", "parameters>", "copies", "written by", "read by")
+    for axis in axes:
+        table.add_row(
+            printable(axis.name),
+            axis.kind,
+            f"{axis.size:,}",
+            count(axis.parameters),
+            axis.constraint,
+            some(axis.writers, 2),
+            some(axis.readers, 2),
+        )
+    return table
+
+
+def _frozen_table(axes: Sequence[AxisInfo], *, verbose: bool) -> Table:
+    """One row per axis with `verbose`, otherwise one row per kind of reason, the most parameters first."""
+    if verbose:
+        table = columns("axis", "size>", "parameters>", "because")
+        for axis in axes:
+            table.add_row(
+                printable(axis.name), f"{axis.size:,}", count(axis.parameters), _because(axis.reasons)
+            )
+        return table
+    groups: dict[str, list[AxisInfo]] = defaultdict(list)
+    for axis in axes:
+        groups[_kind_of_reason(axis.reasons)].append(axis)
+    table = columns("axes>", "parameters>", "because", "for example")
+    largest = sorted(groups.values(), key=lambda group: -sum(axis.parameters for axis in group))
+    for group in largest[:LISTED]:
+        example = max(group, key=lambda axis: axis.parameters)
+        total = sum(axis.parameters for axis in group)
+        table.add_row(f"{len(group):,}", count(total), _because(example.reasons), printable(example.name))
+    return table
+
+
+def _because(reasons: tuple[str, ...]) -> str:
+    return printable("; ".join(reasons)) or "no reason given"
+
+
+def _kind_of_reason(reasons: tuple[str, ...]) -> str:
+    """The first reason without the names in it, so that a net of 900 nodes still fits on a screen."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\d+", "…", reasons[0]) if reasons else ""
+
+
+def _value_json(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    import onnx
+
+    tensor = value.type.tensor_type
+    dims: list[int | str | None] | None = None
+    if tensor.HasField("shape"):
+        dims = [
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim
+        ]
+    name = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else None
+    return {"name": value.name, "type": name and name.lower(), "shape": dims}
+
+
+def _value_text(value: onnx.ValueInfoProto) -> str:
+    fields = _value_json(value)
+    shape = fields["shape"]
+    dims = "" if shape is None else "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"
+    return printable(" ".join(part for part in (value.name, fields["type"], dims) if part))

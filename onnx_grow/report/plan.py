@@ -1,0 +1,49 @@
+"""Plans in words: how much they grow, and every step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from onnx_grow.report.figures import count, counted, printable
+from onnx_grow.report.tables import columns
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from onnx_grow.grow import DeepenPlan, WidenPlan
+
+
+def extent(plan: WidenPlan | DeepenPlan) -> str:
+    """How much grows, by kind or scheme: `12 axes (10 hidden, 2 residual)`, `8 layers (8 identity)`."""
+    if hasattr(plan, "axes"):
+        return _counted_by(len(plan.axes), "axis", "axes", (axis.kind for axis in plan.axes))
+    return _counted_by(len(plan.layers), "layer", "layers", (layer.scheme for layer in plan.layers))
+
+
+def steps(plan: WidenPlan | DeepenPlan) -> Table:
+    """Every axis with its old and new size, or every inserted layer with the node it follows."""
+    if hasattr(plan, "axes"):
+        table = columns("axis", "kind", "size>", "new size>")
+        for axis in plan.axes:
+            table.add_row(printable(axis.name), axis.kind, f"{axis.size:,}", f"{axis.new_size:,}")
+        return table
+    table = columns("after", "scheme", "parameters>", "inserted")
+    for layer in plan.layers:
+        table.add_row(
+            printable(layer.name), layer.scheme, count(layer.parameters), printable(layer.description)
+        )
+    return table
+
+
+def skipped(plan: WidenPlan | DeepenPlan) -> Table:
+    """What was considered and stays as it is, with the reason."""
+    table = columns("not grown", "because")
+    for name, reason in plan.skipped:
+        table.add_row(printable(name), printable(reason))
+    return table
+
+
+def _counted_by(n: int, one: str, many: str, kinds: Iterable[str]) -> str:
+    return f"{counted(n, one, many)} ({', '.join(f'{m} {kind}' for kind, m in Counter(kinds).items())})"

@@ -1,0 +1,58 @@
+"""Whether two models compute the same: the result of `verify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnx_grow.report.figures import printable
+from onnx_grow.report.tables import columns
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from onnx_grow.verify import Report
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Two models and the report of their comparison."""
+
+    original: str
+    grown: str
+    report: Report
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of docs/json.md under `verify`."""
+        return {
+            "ok": self.report.ok,
+            "original": self.original,
+            "grown": self.grown,
+            "verification": self.report.to_json(),
+        }
+
+    def view(self, *, verbose: bool = False) -> RenderableType:
+        """One screen that begins with the verdict and the device; with `verbose`, every output."""
+        from rich.console import Group
+
+        text = report_text(self.report)
+        return Group(text, "", _every_output(self.report)) if verbose else text
+
+
+def report_text(report: Report) -> RenderableType:
+    """The report on one screen, its names made harmless."""
+    from rich.text import Text
+
+    verdict, *rest = map(printable, str(report).splitlines())
+    style = "bold green" if report.ok else "bold red"
+    return Text("\n").join([Text(verdict, style=style), *map(Text, rest)])
+
+
+def _every_output(report: Report) -> Table:
+    table = columns("output", "type", "error>", "noise>", "max error>", "max noise>", "ratio>", "worst input")
+    for output in report.outputs:
+        figures = (output.error_l2, output.noise_l2, output.error_max, output.noise_max)
+        numbers = (*(f"{figure:.1e}" for figure in figures), f"{output.ratio:.2f}")
+        table.add_row(printable(output.name), output.dtype, *numbers, printable(output.worst_input))
+    return table
