@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnx_grow.axes.algebra import Dim, Factor, Maps, grown_size, resolve
+from onnx_grow.axes.algebra import Axis, Dim, Factor, Maps, grown_size, leaves, resolve
 from onnx_grow.axes.inference import Analysis, Dims
 from onnx_grow.grow.constants import Constants
 
@@ -22,6 +22,7 @@ Factors = NDArray[np.float64]
 
 _FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Sum", "Mean", "Where", "Max", "Min", "PRelu")
+_MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _DEEPEST = 64
 
 
@@ -51,12 +52,7 @@ class Absorption:
         if name in self.analysis.constants:
             return [Rescaled(node, i, dim, factors)]
         producer = topology.producers.get(name)
-        if (
-            producer is None
-            or len(topology.consumers[name]) > 1
-            or name in topology.outputs
-            or name in topology.captured
-        ):
+        if producer is None or len(topology.consumers[name]) > 1 or not self._private(name):
             return None
         rule = self.analysis.rules[producer]
         if rule is None or rule.addends is None or topology.proto(producer).output[0] != name:
@@ -73,6 +69,37 @@ class Absorption:
                 return None
             found += taken
         return found
+
+    def weight(self, node: int, i: int, dim: int, over: Dim) -> tuple[int, int, list[int]] | None:
+        """The constant behind an input, if only moved on its way there, and which of its dimensions hold `over`.
+
+        Its copies can then be told apart, which a mere scale cannot do.
+        """
+        topology = self.analysis.topology
+        grown = {leaf for leaf in leaves(over) if leaf in self.maps}
+        places = [dim]
+        while (name := topology.proto(node).input[i]) not in self.analysis.constants:
+            producer = topology.producers.get(name)
+            if producer is None or len(topology.consumers[name]) > 1 or not self._private(name):
+                return None
+            proto = topology.proto(producer)
+            dims, operand = self.analysis.dims[name], self.analysis.input_dims(producer, 0)
+            if proto.op_type not in _MOVES or operand is None:
+                return None
+            if proto.op_type == "Transpose":
+                perm = next(
+                    (list(a.ints) for a in proto.attribute if a.name == "perm"), list(range(len(dims)))[::-1]
+                )
+                places = [perm[place] for place in places]
+            elif proto.op_type != "Identity":
+                if _holding(dims, grown) != sorted(places):
+                    return None
+                places = _holding(operand, grown)
+            node, i = producer, 0
+        return (node, i, places) if self.analysis.shapes.dtype[name] in _FLOATS else None
+
+    def _private(self, name: str) -> bool:
+        return name not in self.analysis.topology.outputs and name not in self.analysis.topology.captured
 
     def _through(
         self, producer: int, operands: Sequence[int], out: Dims, dim: int, factors: Factors, depth: int
@@ -136,6 +163,11 @@ def insert_scale(
     mul = helper.make_node("Mul", [draft.node(node).input[i], factor], [out], draft.fresh_name(f"{out}_Mul"))
     draft.insert_before(node, mul)
     draft.node(node).input[i] = out
+
+
+def _holding(dims: Dims, axes: set[Axis]) -> list[int]:
+    """The positions of the dimensions in which any of `axes` occurs."""
+    return [k for k, dim in enumerate(dims) if any(leaf in axes for leaf in leaves(dim))]
 
 
 def _span(dim: Dim, target: Dim) -> int | None:

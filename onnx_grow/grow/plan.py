@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 from onnx_grow.axes.algebra import Axis, Dim, Factor, Sum, leaves, resolve, segments
 from onnx_grow.axes.inference import Analysis
@@ -16,7 +16,7 @@ from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 
 Scheme = Literal["split", "copy", "noise"]
-DEFAULT_KINDS = ("hidden", "residual")
+DEFAULT_KINDS = ("hidden", "residual", "embedding", "state")
 
 
 @dataclass(frozen=True)

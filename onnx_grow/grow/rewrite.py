@@ -11,7 +11,7 @@ import numpy as np
 from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, index_map, leaves, resolve, size
 from onnx_grow.axes.equations import Contraction
 from onnx_grow.axes.inference import Analysis
-from onnx_grow.grow.absorb import Absorption, insert_scale
+from onnx_grow.grow.absorb import Absorption, Factors, insert_scale
 from onnx_grow.grow.constants import Constants, Refusal
 from onnx_grow.grow.plan import WidenPlan
 from onnx_grow.grow.recipes import Grown, Scale, Share
@@ -90,11 +90,15 @@ class _Rewrite:
         if not any(leaf in self.maps for leaf in leaves(contraction.over)):
             return
         proto = self.analysis.topology.proto(contraction.node)
-        direct = [(i, d) for i, d in contraction.operands if proto.input[i] in self.analysis.constants]
-        for i, d in direct:
-            if self.analysis.shapes.dtype[proto.input[i]] in _FLOATS:
-                self._share(contraction, i, d)
-                return
+        behind = (
+            self.absorption.weight(contraction.node, i, d, contraction.over) for i, d in contraction.operands
+        )
+        weights = [weight for weight in behind if weight is not None]
+        if weights:
+            node, i, places = next((w for w in weights if w[0] == contraction.node), weights[0])
+            for d in places:
+                self._share(node, i, d, contraction)
+            return
         for i, d in contraction.operands:
             found = self.absorption.find(contraction.node, i, d, self._factors(contraction, i, d))
             if found is not None:
@@ -107,13 +111,13 @@ class _Rewrite:
             raise Refusal(over, f"{self.analysis.labels[contraction.node]} sums over it in integers")
         insert_scale(self.analysis, self.constants, contraction.node, i, d, self._factors(contraction, i, d))
 
-    def _share(self, contraction: Contraction, i: int, d: int) -> None:
-        use = self.uses[contraction.node, i]
-        classes = self._classes(contraction, i, d)
+    def _share(self, node: int, i: int, d: int, contraction: Contraction) -> None:
+        classes = self._classes(self.analysis.uses[node, i][d], contraction.over)
         if contraction.power == -1.0:
-            use.steps.append(Share(d, classes, "unequal" if self.plan.scheme == "split" else "equal"))
+            step = Share(d, classes, "unequal" if self.plan.scheme == "split" else "equal")
+            self.uses[node, i].steps.append(step)
         else:
-            use.steps.append(Scale(d, self._factors(contraction, i, d)))
+            self.uses[node, i].steps.append(Scale(d, _counts(classes) ** contraction.power))
 
     def _rescale(self, node: int, i: int, step: Scale) -> None:
         use = self.uses[node, i]
@@ -124,14 +128,17 @@ class _Rewrite:
             use.maps = tuple(maps)
         use.steps.append(step)
 
-    def _classes(self, contraction: Contraction, i: int, d: int) -> Indices:
-        """For every new index of an operand's dimension, the sum it belongs to: copies of `over` share, all else is apart."""
+    def _factors(self, contraction: Contraction, i: int, d: int) -> Factors:
         dims = self.analysis.input_dims(contraction.node, i)
         assert dims is not None
-        over = set(leaves(contraction.over))
+        return _counts(self._classes(dims[d], contraction.over)) ** contraction.power
+
+    def _classes(self, dim: Dim, over: Dim) -> Indices:
+        """For every new index of a dimension, the sum it belongs to: copies of `over` share, all else is apart."""
+        shared = set(leaves(over))
         out = np.zeros(1, np.int64)
-        for factor in resolve(dims[d]):
-            if over.issuperset(leaves((factor,))):
+        for factor in resolve(dim):
+            if shared.issuperset(leaves((factor,))):
                 g, n = index_map((factor,), self.maps), factor.size
                 part = np.arange(n) if g is None else g
             else:
@@ -139,12 +146,6 @@ class _Rewrite:
                 part = np.arange(n)
             out = (out[:, None] * n + part[None, :]).reshape(-1)
         return out
-
-    def _factors(
-        self, contraction: Contraction, i: int, d: int
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        classes = self._classes(contraction, i, d)
-        return np.bincount(classes)[classes].astype(np.float64) ** contraction.power
 
     def _weights(self) -> None:
         by_name: dict[str, list[tuple[int, int]]] = {}
@@ -205,3 +206,8 @@ class _Rewrite:
                     raise Refusal(
                         axes, f"{label} would give shape {list(found[name])} where {list(wanted)} is due"
                     )
+
+
+def _counts(classes: Indices) -> Factors:
+    """How many new indices are of the same class, for each of them."""
+    return np.bincount(classes)[classes].astype(np.float64)

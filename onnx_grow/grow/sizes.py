@@ -21,6 +21,8 @@ from onnx_grow.shapes import candidates, evaluate, infer
 
 Values = np.ndarray[Any, Any]
 
+_ASSEMBLING = ("Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+
 
 class Sizes:
     """Brings the integers of a graph in line with axes grown by `maps`, node by node in graph order."""
@@ -110,7 +112,7 @@ class Sizes:
         wanted = np.array(old).reshape(-1)
         flat = old.reshape(-1)
         for k, element in enumerate(said.elements[: len(wanted)]):
-            if element is None or flat[k] == -1 and not isinstance(element, Negated):
+            if element is None or (flat[k] == -1 and not isinstance(element, Negated)):
                 continue
             if said.zero_copies and flat[k] == 0:
                 data = self.shape(proto.input[0])
@@ -137,7 +139,10 @@ class Sizes:
             return
         if np.any(wrong & self._varies(name)):
             raise Refusal([], f"{self.analysis.labels[index]} computes its sizes from sizes that vary")
-        if self._patch_concat(name, wanted, wrong):
+        literals = self._literals(name, wanted, wrong)
+        if literals is not None:
+            for node, place, literal in literals:
+                self.constants.put(node, place, literal)
             return
         if not np.any(self._varies(name)):
             self.constants.put(index, i, wanted)
@@ -155,28 +160,37 @@ class Sizes:
         )
         draft.node(index).input[i] = out
 
-    def _patch_concat(self, name: str, wanted: Values, wrong: Values) -> bool:
-        """Correct the literal pieces of a shape that is put together for one reader; False when that is not enough."""
-        topology = self.analysis.topology
-        producer = topology.producers.get(name)
-        if producer is None or len(topology.consumers[name]) > 1 or name in topology.captured:
-            return False
-        proto = topology.proto(producer)
-        value = self.analysis.shapes.value
-        if proto.op_type != "Concat" or any(piece not in value for piece in proto.input):
-            return False
-        patches: list[tuple[int, Values]] = []
-        at = 0
-        for i, piece in enumerate(proto.input):
-            part = slice(at, at + value[piece].size)
-            at = part.stop
-            if wrong[part].any():
-                if piece not in self.analysis.constants:
-                    return False
-                patches.append((i, wanted[part]))
-        for i, part_value in patches:
-            self.constants.put(producer, i, part_value)
-        return True
+    def _literals(self, name: str, wanted: Values, wrong: Values) -> list[tuple[int, int, Values]] | None:
+        """The literals (node, input, value) to correct where a shape is put together for one reader; None if that is not enough."""
+        topology, value = self.analysis.topology, self.analysis.shapes.value
+        found: list[tuple[int, int, Values]] = []
+        work = [(name, wanted.reshape(-1), wrong.reshape(-1))]
+        while work:
+            name, wanted, wrong = work.pop()
+            producer = topology.producers.get(name)
+            if producer is None or len(topology.consumers[name]) > 1 or name in topology.captured:
+                return None
+            proto = topology.proto(producer)
+            pieces = list(proto.input[: None if proto.op_type == "Concat" else 1])
+            known = all(piece in value for piece in pieces)
+            if (
+                proto.op_type not in _ASSEMBLING
+                or not known
+                or sum(value[p].size for p in pieces) != wanted.size
+            ):
+                return None
+            at = 0
+            for i, piece in enumerate(pieces):
+                part = slice(at, at + value[piece].size)
+                at = part.stop
+                if not wrong[part].any():
+                    continue
+                if piece in self.analysis.constants:
+                    old = value[piece]
+                    found.append((producer, i, wanted[part].astype(old.dtype).reshape(old.shape)))
+                else:
+                    work.append((piece, wanted[part], wrong[part]))
+        return found
 
     def _varies(self, name: str) -> Values:
         """Which elements of a known tensor depend on the dimensions that the file leaves open."""
@@ -196,7 +210,9 @@ class Sizes:
         here = self.analysis.shapes
         if not self._open:
             return here.value
-        other = next((sizes for sizes in candidates(self.analysis.model) if sizes != here.inputs), here.inputs)
+        other = next(
+            (sizes for sizes in candidates(self.analysis.model) if sizes != here.inputs), here.inputs
+        )
         moved = {name: list(shape) for name, shape in here.inputs.items()}
         for name, positions in here.dynamic.items():
             for k in positions:
