@@ -134,17 +134,34 @@ class Walk:
         return {name: dtype for name, dtype in found if dtype}
 
     def _visit(self, node: onnx.NodeProto) -> None:
+        schema = _schema(node, self.graph.opset_imports)
+        if schema is not None and not self._is_sound(schema, node):
+            self.problems += 1
+            return
         operator = node.op_type if is_default(node) else ""
         if operator == "Constant" and self._constant(node):
             return
         if operator == "If":
             self._if(node)
             return
-        self._infer(node)
+        self._infer(node, schema)
         if operator in ("Shape", "Size"):
             self._measure(node)
         elif operator:
             self._evaluate(node)
+
+    def _is_sound(self, schema: OpSchema, node: onnx.NodeProto) -> bool:
+        """Whether a node has as many inputs and outputs as its operator takes; inference may crash if not."""
+        if not schema.min_input <= len(node.input) <= schema.max_input:
+            return False
+        if not schema.min_output <= len(node.output) <= schema.max_output:
+            return False
+        if schema.name != "Split":
+            return True
+        parts = {attribute.name: len(attribute.ints) or attribute.i for attribute in node.attribute}
+        sizes = self.values.get(node.input[1]) if len(node.input) > 1 else None
+        said = [parts.get("num_outputs"), parts.get("split"), None if sizes is None else sizes.size]
+        return all(count in (None, len(node.output)) for count in said)
 
     def _constant(self, node: onnx.NodeProto) -> bool:
         """Record a constant; False for the kinds that have no use as a value (strings, sparse tensors)."""
@@ -166,21 +183,22 @@ class Walk:
         value.flags.writeable = False
         self.values[name] = value
 
-    def _infer(self, node: onnx.NodeProto) -> None:
+    def _infer(self, node: onnx.NodeProto, schema: OpSchema | None) -> None:
         """Types of the outputs by the operator's own inference, or else by what is known about it otherwise."""
-        schema = _schema(node, self.graph.opset_imports)
-        if schema is not None:
+        inferred = schema is not None and schema.has_type_and_shape_inference_function
+        if schema is not None and inferred:
             try:
                 self.types.update(self._inferred(schema, node))
             except KeyError:  # the type of an input is not known
                 return
             except Exception:  # the bindings pass on whatever C++ throws, and all of it means: rejected
                 self.problems += 1
-                schema = None
+                inferred = False
         for name in node.output:
-            if name and self._shape(name) is None and (known := self._known_otherwise(node, name, schema)):
+            if name and self._shape(name) is None and (known := self._known_otherwise(node, name, inferred)):
                 self.types[name] = known
-        self.problems += is_too_small(node, self._shape)
+        if is_default(node) and node.input and node.output:
+            self.problems += is_too_small(node, self._shape)
 
     def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, TypeProto]:
         used = {name: self.types[name] for name in node.input if name}
@@ -195,7 +213,7 @@ class Walk:
         )
         return {name: known for name, known in found.items() if name and known.WhichOneof("value")}
 
-    def _known_otherwise(self, node: onnx.NodeProto, name: str, schema: OpSchema | None) -> TypeProto | None:
+    def _known_otherwise(self, node: onnx.NodeProto, name: str, inferred: bool) -> TypeProto | None:
         """Type of an output that inference left out: of an operator that keeps shapes, or seen in ONNX Runtime.
 
         A shape that was seen may depend on data, and so may all that follows from it, unless the operator had no
@@ -207,7 +225,7 @@ class Walk:
         if first is not None and node.op_type == "Crop":
             return _cropped(node, first)
         if (
-            schema is None
+            not inferred
             and name in self._seen
             and all(self._shape(used) is not None for used in node.input if used)
         ):
@@ -346,7 +364,7 @@ def _keeps(dtype: int, shape: Iterable[int]) -> bool:
 
 
 def _schema(node: onnx.NodeProto, opset_imports: Iterable[onnx.OperatorSetIdProto]) -> OpSchema | None:
-    """The operator's schema, if it comes with inference."""
+    """The operator's schema, if onnx knows it."""
     if is_default(node):
         return _find_schema(node.op_type, default_opset(opset_imports), "")
     version = next((entry.version for entry in opset_imports if entry.domain == node.domain), 0)
@@ -356,10 +374,9 @@ def _schema(node: onnx.NodeProto, opset_imports: Iterable[onnx.OperatorSetIdProt
 @cache
 def _find_schema(op_type: str, version: int, domain: str) -> OpSchema | None:
     try:
-        schema = onnx.defs.get_schema(op_type, version, domain)
+        return onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
-    return schema if schema.has_type_and_shape_inference_function else None
 
 
 def _without_functions(skeleton: onnx.ModelProto) -> onnx.ModelProto:

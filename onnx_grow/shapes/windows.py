@@ -23,12 +23,12 @@ _SCALED = frozenset({"ConvTranspose", "Crop", "DeformConv", "Resize", "Upsample"
 
 
 def is_too_small(node: NodeProto, shape: Callable[[str], Shape | None]) -> bool:
-    """Whether a convolution or pooling has no room for its kernel, or a crop or resize leaves nothing."""
+    """Whether a convolution or pooling has no room for its kernel, or a crop or resize leaves nothing.
+
+    For nodes of the default domain with all the inputs they need."""
     if node.op_type in _WEIGHT:
         return _lacks_room(node, shape)
-    if node.op_type in _SCALED:
-        return any(size <= 0 for size in shape(node.output[0]) or ())
-    return False
+    return node.op_type in _SCALED and any(size <= 0 for size in shape(node.output[0]) or ())
 
 
 def _lacks_room(node: NodeProto, shape: Callable[[str], Shape | None]) -> bool:
