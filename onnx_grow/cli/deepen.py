@@ -67,9 +67,9 @@ def deepen(
     """
 
     def planned(model: Model) -> DeepenPlan:
-        import onnx_grow
+        from onnx_grow.grow import plan_deepen
 
-        return onnx_grow.plan_deepen(
+        return plan_deepen(
             model,
             after=after,
             every=every,

@@ -26,21 +26,20 @@ STANDARD = "-"
 
 def read(source: str) -> Model:
     """Load a model from a path, or from standard input where `source` is `-`. Raises InvalidModelError."""
-    import onnx_grow
+    from onnx_grow.model import load
 
     if source != STANDARD:
-        return onnx_grow.load(source)
+        return load(source)
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("There is no model on standard input; '-' reads one from a pipe.")
-    return onnx_grow.load(click.get_binary_stream("stdin").read())
+    return load(sys.stdin.buffer.read())
 
 
 def bytes_on_disk(model: Model) -> int:
     """Bytes of the model's file and of its external data; of a model without a file, what it would take."""
     if model.path is None:
-        return model.skeleton.ByteSize() + sum(weight.nbytes for weight in model.weights.values())
-    data = _external_data(model.path) if model.external else set()
-    return sum(file.stat().st_size for file in {model.path, *data})
+        return int(model.skeleton.ByteSize()) + sum(weight.nbytes for weight in model.weights.values())
+    return sum(file.stat().st_size for file in (model.path, *model.data_files))
 
 
 @dataclass(frozen=True)
@@ -110,15 +109,4 @@ class Target:
             pending.commit()
             return
         with pending.path.open("rb") as file:
-            shutil.copyfileobj(file, click.get_binary_stream("stdout"))
-
-
-def _external_data(path: Path) -> set[Path]:
-    """The files of external data that the model at `path` refers to."""
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    tensors = onnx.load(path, load_external_data=False).graph.initializer
-    return {
-        path.parent / ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)
-    }
+            shutil.copyfileobj(file, sys.stdout.buffer)

@@ -39,9 +39,9 @@ class Comparison:
 
     def report(self, original: Model, grown: Model, file: Path) -> Report:
         """Compare the original with `file`, which has to hold what `grown` promises."""
-        import onnx_grow
+        from onnx_grow.verify import verify
 
-        return onnx_grow.verify(
+        return verify(
             original,
             file,
             provider=self.provider,
@@ -65,7 +65,7 @@ def grow(
 
     Raises the errors of every step, VerificationFailedError after showing the report; no error leaves a file behind.
     """
-    import onnx_grow
+    from onnx_grow.grow import apply
     from onnx_grow.report import Growth
 
     if comparison:
@@ -76,7 +76,7 @@ def grow(
         target.check(original)
     with screen.progress("planning"):
         plan = planned(original)
-        grown = onnx_grow.apply(original, plan)
+        grown = apply(original, plan)
     growth = Growth(source, str(target.path), original, grown, plan, bytes_on_disk(original))
     if not dry_run:
         growth = _put(growth, target, comparison, screen)

@@ -18,12 +18,12 @@ def inspect(source: str, shapes: tuple[tuple[str, tuple[int, ...]], ...], screen
 
     An axis is a set of channels that can only grow together: wherever it appears, in weights of any layer, it grows.
     """
-    import onnx_grow
+    from onnx_grow.grow import inspect as tabulate
     from onnx_grow.report import Inspection
 
     with screen.progress("reading"):
         model = read(source)
     with screen.progress("looking"):
-        table = onnx_grow.inspect(model, shapes=dict(shapes))
+        table = tabulate(model, shapes=dict(shapes))
     inspection = Inspection(source, model, bytes_on_disk(model), table)
     screen.show(inspection.to_json(), inspection.view(verbose=screen.verbose))

@@ -101,9 +101,9 @@ def widen(
     """
 
     def planned(model: Model) -> WidenPlan:
-        import onnx_grow
+        from onnx_grow.grow import plan_widen
 
-        return onnx_grow.plan_widen(
+        return plan_widen(
             model,
             factor=factor,
             widths=dict(widths),
