@@ -31,18 +31,23 @@ MOST_REASONS = 4  # enough to explain; an axis of a large graph would otherwise 
 class Axis:
     """An indivisible set of `size` channels; `bound` once it is known to be something more structured."""
 
-    __slots__ = ("bound", "reasons", "size", "uniform")
+    __slots__ = ("bound", "reasons", "size", "statistics")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.bound: Dim | None = None
         self.reasons: dict[str, None] = {}
-        self.uniform = False
+        self.statistics: dict[str, None] = {}
 
     @property
     def frozen(self) -> bool:
         """Whether the axis must keep its size; `reasons` says why."""
         return bool(self.reasons)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every index must get the same number of copies; `statistics` says who takes statistics over it."""
+        return bool(self.statistics)
 
     def __repr__(self) -> str:
         return f"Axis({self.size})"
@@ -164,8 +169,8 @@ class Algebra:
                 if len(leaf.reasons) < MOST_REASONS:
                     leaf.reasons[reason] = None
 
-    def uniform(self, dim: Dim) -> None:
-        """Demand that every index of `dim` gets the same number of copies (statistics are taken over it)."""
+    def uniform(self, dim: Dim, *who: str) -> None:
+        """Demand that every index of `dim` gets the same number of copies, as `who` takes statistics over it."""
         stack: list[Factor] = list(resolve(dim))
         while stack:
             factor = stack.pop()
@@ -174,7 +179,9 @@ class Algebra:
                 for part in segments(factor):
                     stack.extend(part)
             else:
-                factor.uniform = True
+                for name in who:
+                    if len(factor.statistics) < MOST_REASONS:
+                        factor.statistics[name] = None
 
     def unify(self, a: Dim, b: Dim, where: str) -> None:
         """Make two dimensions of equal size the same dimension; what does not align is frozen, naming `where`."""
@@ -274,7 +281,7 @@ class Algebra:
         axis.bound = dim
         self.freeze(dim, *axis.reasons)
         if axis.uniform:
-            self.uniform(dim)
+            self.uniform(dim, *axis.statistics)
 
 
 def _shortcut(dim: Dim) -> Dim:

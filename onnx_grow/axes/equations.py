@@ -54,6 +54,15 @@ class Contraction:
 
 
 @dataclass(frozen=True)
+class Dilution:
+    """Copies dilute a result: with `count` copies of each index, output 0 comes out as 1 / `count ** power` of what it was."""
+
+    node: int
+    position: int
+    power: float
+
+
+@dataclass(frozen=True)
 class Negated:
     """The size of a dimension, counted from the end: an index of minus that."""
 
@@ -92,6 +101,7 @@ class Statements:
 
     algebra: Algebra = field(default_factory=Algebra)
     contractions: list[Contraction] = field(default_factory=list)
+    dilutions: list[Dilution] = field(default_factory=list)
     attributes: list[SizedAttribute] = field(default_factory=list)
     sized_inputs: dict[tuple[int, int], SizedInput] = field(default_factory=dict)
     roles: list[tuple[Role, Dim]] = field(default_factory=list)
@@ -214,7 +224,7 @@ class Node:
 
     def uniform(self, dim: Dim) -> None:
         """Say that statistics are taken over a dimension: every index of it needs the same number of copies."""
-        self._statements.algebra.uniform(dim)
+        self._statements.algebra.uniform(dim, self.label)
 
     def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim]:
         """Cut a dimension in two; one that does not let itself be cut is frozen."""
@@ -228,6 +238,10 @@ class Node:
     def contract(self, over: Dim, *operands: tuple[int, int], power: float = -1.0) -> None:
         """Say that copies of `over` are summed, in (input, dimension) `operands`; see `Contraction`."""
         self._statements.contractions.append(Contraction(self.index, over, operands, power))
+
+    def dilute(self, position: int, power: float) -> None:
+        """Say that uniform copies along a dimension of output 0 dilute it; see `Dilution`."""
+        self._statements.dilutions.append(Dilution(self.index, position, power))
 
     def tie(self, parts: Sequence[Dim]) -> None:
         """Say that dimensions must grow by the same factor."""

@@ -165,6 +165,19 @@ def insert_scale(
     draft.node(node).input[i] = out
 
 
+def insert_after(analysis: Analysis, constants: Constants, node: int, factor: float) -> None:
+    """Insert a Mul by a constant behind output 0 of a node, which keeps its name."""
+    draft = constants.draft
+    proto = draft.node(node)
+    name = proto.output[0]
+    dtype = helper.tensor_dtype_to_np_dtype(analysis.shapes.dtype[name])
+    proto.output[0] = draft.fresh_name(f"{name}_diluted")
+    by = constants.add(f"{name}_factor", np.asarray(factor, dtype))
+    draft.insert_after(
+        node, helper.make_node("Mul", [proto.output[0], by], [name], draft.fresh_name(f"{name}_Mul"))
+    )
+
+
 def _holding(dims: Dims, axes: set[Axis]) -> list[int]:
     """The positions of the dimensions in which any of `axes` occurs."""
     return [k for k, dim in enumerate(dims) if any(leaf in axes for leaf in leaves(dim))]

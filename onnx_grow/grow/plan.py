@@ -115,8 +115,9 @@ def solve(
         del wanted[axis]
     for axis in list(wanted):
         if axis.uniform and wanted[axis] % axis.size:
+            who = ", ".join(axis.statistics)
             skipped[names[axis]] = (
-                f"statistics are taken over it, so it grows by whole factors only, and {wanted[axis]} is no multiple of {axis.size}"
+                f"{who} takes statistics over it, so it grows by whole factors only; {wanted[axis]} is no multiple of {axis.size}"
             )
             del wanted[axis]
     for axis, reason in _untied(analysis, wanted):

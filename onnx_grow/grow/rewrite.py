@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, index_map, leaves, resolve, size
-from onnx_grow.axes.equations import Contraction
+from onnx_grow.axes.equations import Contraction, Dilution
 from onnx_grow.axes.inference import Analysis
-from onnx_grow.grow.absorb import Absorption, Factors, insert_scale
+from onnx_grow.grow.absorb import Absorption, Factors, insert_after, insert_scale
 from onnx_grow.grow.constants import Constants, Refusal
 from onnx_grow.grow.plan import WidenPlan
 from onnx_grow.grow.recipes import Grown, Scale, Share
@@ -76,6 +76,8 @@ class _Rewrite:
     def run(self, metadata: Mapping[str, str]) -> Model:
         for contraction in self.analysis.said.contractions:
             self._contract(contraction)
+        for dilution in self.analysis.said.dilutions:
+            self._concentrate(dilution)
         self._weights()
         self._attributes()
         sizes = Sizes(self.analysis, self.maps, self.constants)
@@ -118,6 +120,37 @@ class _Rewrite:
             self.uses[node, i].steps.append(step)
         else:
             self.uses[node, i].steps.append(Scale(d, _counts(classes) ** contraction.power))
+
+    def _concentrate(self, dilution: Dilution) -> None:
+        """Undo a dilution in the weights that read the result, or right behind it where there is another reader."""
+        topology = self.analysis.topology
+        name = topology.proto(dilution.node).output[0]
+        dim = self.analysis.dims[name][dilution.position]
+        new, old = grown_size(dim, self.maps), size(dim)
+        if new == old:
+            return
+        factor = (new / old) ** dilution.power
+        readers = [
+            self._reading_weight(place, dilution.position) for place in topology.consumers.get(name, ())
+        ]
+        weights = [reader for reader in readers if reader is not None]
+        if len(weights) < len(readers) or name in topology.outputs or name in topology.captured:
+            insert_after(self.analysis, self.constants, dilution.node, factor)
+            return
+        for node, i, d in weights:
+            self.uses[node, i].steps.append(
+                Scale(d, np.full(grown_size(self.analysis.uses[node, i][d], self.maps), factor))
+            )
+
+    def _reading_weight(self, place: tuple[int, int], position: int) -> tuple[int, int, int] | None:
+        """The weight (node, input, dimension) that a reader contracts this dimension of its input with."""
+        node, i = place
+        for contraction in self.analysis.said.contractions:
+            if contraction.node == node and (i, position) in contraction.operands:
+                for other, d in contraction.operands:
+                    if other != i and (node, other) in self.uses:
+                        return node, other, d
+        return None
 
     def _rescale(self, node: int, i: int, step: Scale) -> None:
         use = self.uses[node, i]

@@ -9,6 +9,7 @@ from onnx_grow.axes.table import AxisTable, tabulate
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 from onnx_grow.grow.constants import Refusal
 from onnx_grow.grow.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, solve
+from onnx_grow.grow.provenance import provenance
 from onnx_grow.grow.rewrite import rewrite
 from onnx_grow.model import Model
 from onnx_grow.operators import RULES
@@ -80,7 +81,7 @@ def apply_widen(model: Model, plan: WidenPlan) -> Model:
                 hint="a plan replays on the file that it was made for",
             )
     try:
-        return rewrite(analysis, table.axes, plan, _provenance(plan))
+        return rewrite(analysis, table.axes, plan, provenance(model, plan.to_json()))
     except Refusal as refusal:
         raise NothingToGrowError(f"the plan cannot be carried out: {refusal.reason}") from refusal
 
@@ -119,7 +120,7 @@ def _settle(
             dict(analysis.shapes.inputs),
         )
         try:
-            return plan, rewrite(analysis, table.axes, plan, _provenance(plan))
+            return plan, rewrite(analysis, table.axes, plan, provenance(model, plan.to_json()))
         except Refusal as refusal:
             growing = {table.axes[growth.name]: growth.name for growth in growths}
             blamed = growing.keys() & set(refusal.axes) or growing.keys()
@@ -127,6 +128,3 @@ def _settle(
                 axis.reasons[refusal.reason] = None
                 refused[growing[axis]] = refusal.reason
 
-
-def _provenance(plan: WidenPlan) -> dict[str, str]:
-    return {"onnx_grow.plan": plan.to_json()}

@@ -67,9 +67,11 @@ def mean_variance(node: Node) -> None:
 
 
 def lp(node: Node) -> None:
-    """The norm of a vector grows with its copies."""
+    """m copies make the p-norm m ** (1 / p) times as large."""
     dims = node.input(0)
-    node.freeze(dims[node.axis(node.attribute("axis", -1))], "its norm is taken over this dimension")
+    at = node.axis(node.attribute("axis", -1))
+    node.uniform(dims[at])
+    node.dilute(at, 1.0 / node.attribute("p", 2))
     node.set(0, dims)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from onnx_grow.axes.algebra import size
 from onnx_grow.axes.equations import Node, Rule, Unsupported
 
 
@@ -52,11 +53,16 @@ def _scaled(power: float) -> Callable[[Node, int], None]:
 
 
 def softmax(node: Node) -> None:
-    """Every copy adds to the denominator; before operator set 13 all dimensions from `axis` on are one."""
+    """m copies of every index share its probability: p / m each. Before operator set 13 all dimensions from `axis` on are one."""
     dims = node.input(0)
     at = node.axis(node.attribute("axis", -1 if node.version >= 13 else 1))
-    for dim in dims[at:] if node.version < 13 else [dims[at]]:
-        node.freeze(dim, "normalises over this dimension, so that every copy would count")
+    over = [k for k in (range(at, len(dims)) if node.version < 13 else [at]) if size(dims[k]) > 1]
+    for k in over:
+        if node.op == "Softmax" and len(over) == 1:
+            node.uniform(dims[k])
+            node.dilute(k, 1.0)
+        else:
+            node.freeze(dims[k], "normalises over this dimension, so that every copy would count")
     node.set(0, dims)
 
 

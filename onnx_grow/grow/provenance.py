@@ -1,0 +1,40 @@
+"""Provenance: a grown file says what was done to it, in `metadata_props` under `onnx_grow.history`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from onnx_grow.model import Model
+
+HISTORY = "onnx_grow.history"
+"""The metadata key: a JSON array with one object per growth, oldest first, of the keys `version`, `source_sha256`, `plan`."""
+
+
+def history(model: Model) -> list[dict[str, Any]]:
+    """What was done to a model, oldest first; empty when it was never grown, or says something unreadable."""
+    try:
+        entries = json.loads(model.metadata.get(HISTORY, "[]"))
+    except ValueError:
+        return []
+    return entries if isinstance(entries, list) else []
+
+
+def provenance(model: Model, plan: str) -> dict[str, str]:
+    """The metadata of `model` grown by `plan` (JSON): its history and one entry more.
+
+    `source_sha256` is the digest of the file the model was loaded from (not of weights beside it), null when there is none.
+    """
+    from onnx_grow import __version__
+
+    entry = {"version": __version__, "source_sha256": _digest(model.path), "plan": json.loads(plan)}
+    return {HISTORY: json.dumps([*history(model), entry], separators=(",", ":"))}
+
+
+def _digest(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
