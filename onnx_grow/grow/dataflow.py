@@ -1,0 +1,187 @@
+"""What depends on what: constants told from activations, and the nodes between two tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_grow.model import Inline, Model, Topology, Weight
+from onnx_grow.model.walk import subgraphs
+
+__all__ = ["RANDOM", "Dataflow", "Reach", "attribute", "enclosed", "operator"]
+
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+def operator(node: NodeProto) -> str:
+    """The operator of a node, with its domain unless that is the default one."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
+    """The value of an attribute of a node, `default` where it has none."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return helper.get_attribute_value(entry)
+    return default
+
+
+class Dataflow:
+    """The main graph of a model, for reading.
+
+    A tensor is *constant* if it is an initializer or is computed from initializers alone, an *activation* otherwise.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.topology: Topology = model.topology()
+        self.nodes: list[NodeProto] = list(model.skeleton.graph.node)
+        self._weights = model.weights
+        self.constants: frozenset[str] = self._find_constants(model)
+
+    def producer(self, tensor: str) -> int | None:
+        """The index of the node that computes a tensor; None for inputs and initializers."""
+        return self.topology.producers.get(tensor)
+
+    def readers(self, tensor: str) -> tuple[int, ...]:
+        """The nodes of the main graph that read a tensor, in order, each once."""
+        return tuple(dict.fromkeys(index for index, _ in self.topology.consumers.get(tensor, ())))
+
+    def is_visible(self, tensor: str) -> bool:
+        """Whether anything but the nodes of the main graph sees a tensor: the caller, or a subgraph."""
+        return tensor in self.topology.outputs or tensor in self.topology.captured
+
+    def activations(self, index: int) -> list[str]:
+        """The inputs of a node that depend on the model's inputs."""
+        return [name for name in self.nodes[index].input if name and name not in self.constants]
+
+    def label(self, index: int) -> str:
+        """The name of a node, or of its first output where the file gives it none."""
+        node = self.nodes[index]
+        return node.name or next(filter(None, node.output), f"{node.op_type}_{index}")
+
+    def root(self, tensor: str) -> str | None:
+        """The stored tensor that a constant is, seen through Transpose, Reshape, Cast and the like; None if there is none."""
+        while (index := self.producer(tensor)) is not None:
+            node = self.nodes[index]
+            if operator(node) == "Constant":
+                return tensor
+            if operator(node) not in _VIEWS or tensor not in self.constants:
+                return None
+            tensor = node.input[0]
+        return tensor if tensor in self._weights else None
+
+    def stored(self, tensor: str) -> Weight | None:
+        """The values of an initializer or of a Constant node's tensor; None for anything else."""
+        if tensor in self._weights:
+            return self._weights[tensor]
+        index = self.producer(tensor)
+        if index is None or operator(self.nodes[index]) != "Constant":
+            return None
+        value = attribute(self.nodes[index], "value")
+        return Inline.of(numpy_helper.to_array(value)) if isinstance(value, TensorProto) else None
+
+    def elements(self, tensor: str) -> int:
+        """How many elements a stored tensor has; 0 for what is not stored."""
+        weight = self.stored(tensor)
+        return math.prod(weight.shape) if weight else 0
+
+    def _find_constants(self, model: Model) -> frozenset[str]:
+        constants = set(model.weights)
+        constants.update(tensor.values.name for tensor in model.skeleton.graph.sparse_initializer)
+        for node in self.nodes:
+            if operator(node) == "Constant" or (
+                node.input
+                and node.op_type not in RANDOM
+                and all(not name or name in constants for name in node.input)
+                and not any(subgraphs(node))
+            ):
+                constants.update(filter(None, node.output))
+        return frozenset(constants)
+
+
+_VIEWS = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+class Reach:
+    """Which of some tensors every other tensor is computed from.
+
+    One bit per source and one pass over the nodes: the set that reaches a tensor is the union of those that reach
+    the inputs of its node. What only reads a shape does not depend on the data.
+    """
+
+    def __init__(self, flow: Dataflow, sources: Iterable[str]) -> None:
+        self._flow = flow
+        self._bit: Mapping[str, int] = {
+            source: 1 << place for place, source in enumerate(dict.fromkeys(sources))
+        }
+        self._behind: dict[str, int] = {}
+        for node in flow.nodes:
+            if operator(node) in _SHAPE_ONLY:
+                continue
+            reached = 0
+            for name in node.input:
+                reached |= self._behind.get(name, 0) | self._bit.get(name, 0)
+            if reached:
+                self._behind.update((name, reached) for name in node.output if name)
+
+    def is_behind(self, tensor: str, source: str) -> bool:
+        """Whether a tensor is computed from the source, and is not the source itself."""
+        return bool(self._behind.get(tensor, 0) & self._bit[source])
+
+    def between(
+        self, source: str, end: str, barrier: Callable[[int], bool] = lambda _: False
+    ) -> list[int] | None:
+        """The nodes that lie both behind the source and before, or at, the end; in order. None if one is a barrier."""
+        found: set[int] = set()
+        stack = [end]
+        while stack:
+            tensor = stack.pop()
+            index = self._flow.producer(tensor)
+            if index is not None and index not in found and self.is_behind(tensor, source):
+                if barrier(index):
+                    return None
+                found.add(index)
+                stack.extend(self._flow.nodes[index].input)
+        return sorted(found)
+
+
+_SHAPE_ONLY = frozenset({"Shape", "Size"})
+
+
+def enclosed(
+    flow: Dataflow,
+    tensor: str,
+    allowed: Collection[str],
+    is_exit: Callable[[str], bool],
+    limit: int = 24,
+) -> list[int] | None:
+    """The smallest set of nodes that all readers of a tensor belong to and that only one tensor leaves.
+
+    The nodes are operators of `allowed` that read nothing but constants and each other, and `is_exit` accepts the tensor
+    that leaves: the output of the last of them. None if there is no such set of up to `limit` nodes.
+    """
+    nodes: list[int] = []
+    inside = {tensor}
+    pending = set(flow.readers(tensor))
+    while pending and len(nodes) < limit:
+        index = min(pending)
+        node = flow.nodes[index]
+        if operator(node) not in allowed or not inside.issuperset(flow.activations(index)):
+            return None
+        nodes.append(index)
+        inside.update(filter(None, node.output))
+        pending.update(reader for name in node.output for reader in flow.readers(name))
+        pending.discard(index)
+        if pending and not pending.issubset(flow.readers(node.output[0])):
+            continue
+        leaving = [
+            name for name in inside if flow.is_visible(name) or not pending.isdisjoint(flow.readers(name))
+        ]
+        if leaving == [node.output[0]] and is_exit(node.output[0]):
+            return nodes
+    return None

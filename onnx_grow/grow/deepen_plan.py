@@ -1,0 +1,163 @@
+"""The plan of a deepening: which layers will be inserted where, with all that their weights depend on."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from onnx_grow.errors import InvalidRequestError
+
+__all__ = ["DeepenPlan", "DeepenScheme", "IdentityLayer", "ResidualBranch", "ResidualLayer", "Statistics"]
+
+DeepenScheme = Literal["identity", "residual-copy"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and (biased) variance of every channel of an inserted layer's input, as float32 numbers.
+
+    They stand in the plan, and so in the grown file, to let a plan replay to the same bytes without the
+    data; next to the layer's kernel they weigh little.
+    """
+
+    mean: tuple[float, ...]
+    variance: tuple[float, ...]
+
+    def to_data(self) -> dict[str, str]:
+        """Both as base64 of little-endian float32."""
+        return {"mean": _packed(self.mean), "variance": _packed(self.variance)}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, str]) -> Statistics:
+        """Read what `to_data` wrote."""
+        return cls(_unpacked(data["mean"]), _unpacked(data["variance"]))
+
+
+@dataclass(frozen=True)
+class IdentityLayer:
+    """A linear layer that starts as the identity, followed by a repetition of what follows the site's own.
+
+    `name` is the site's node; `output` the tensor behind which the layer goes, and whose name it takes over. `nodes` are the
+    site's own nodes, named by what they compute: the linear one, then those that are repeated. `channels`, `kernel` (empty for a
+    matrix), `groups` and `dtype` (a TensorProto.DataType) are the new weight's; `bias` is the shape of the zero bias, None without
+    one; `statistics` those of a BatchNormalization among the repeated nodes.
+    """
+
+    name: str
+    output: str
+    nodes: tuple[str, ...]
+    operator: str
+    channels: int
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+    dtype: int = 1
+    bias: tuple[int, ...] | None = None
+    parameters: int = 0
+    description: str = ""
+    statistics: Statistics | None = None
+    scheme: Literal["identity"] = "identity"
+
+
+@dataclass(frozen=True)
+class ResidualBranch:
+    """One skip connection `total = source + f(source)`, and how the copy of f becomes zero.
+
+    `end` is what f computes. `zeroed` are the stored tensors whose copies are zero; if there are none, the copy is scaled by
+    a new scalar that is zero.
+    """
+
+    source: str
+    end: str
+    total: str
+    zeroed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResidualLayer:
+    """Copies of one or more residual branches, in a row, behind the tensor `output`, whose name the last one takes over.
+
+    `tail` are the nodes between the last sum and `output`, named by what they compute, which are repeated after every copy. With
+    `inside`, the new branches are added to the sum, before the tail, otherwise to `output`, after it. `dtype` is the
+    TensorProto.DataType of the sum.
+    """
+
+    name: str
+    output: str
+    branches: tuple[ResidualBranch, ...]
+    tail: tuple[str, ...] = ()
+    inside: bool = False
+    dtype: int = 1
+    parameters: int = 0
+    description: str = ""
+    scheme: Literal["residual-copy"] = "residual-copy"
+
+
+@dataclass(frozen=True)
+class DeepenPlan:
+    """How a model will be deepened: the new layers, what was considered and stays as it is (with reasons), and remarks."""
+
+    layers: tuple[IdentityLayer | ResidualLayer, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """One line of JSON with stable keys; `from_json` reads it back."""
+        layers = []
+        for layer in self.layers:
+            data = asdict(layer)
+            if isinstance(layer, IdentityLayer):
+                data["statistics"] = layer.statistics and layer.statistics.to_data()
+            layers.append(data)
+        document = {"operation": "deepen", "layers": layers, "skipped": self.skipped, "notes": self.notes}
+        return json.dumps(document, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> DeepenPlan:
+        """Read a plan that `to_json` wrote. Raises InvalidRequestError for anything else."""
+        try:
+            data = json.loads(text)
+            if data["operation"] != "deepen":
+                raise ValueError("it is no plan for deepening")
+            return cls(
+                tuple(_LAYERS[layer["scheme"]](layer) for layer in data["layers"]),
+                tuple((str(name), str(reason)) for name, reason in data["skipped"]),
+                tuple(map(str, data["notes"])),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidRequestError(f"this is no plan that deepen wrote: {error}") from error
+
+    def __str__(self) -> str:
+        lines = [f"after {layer.name}: {layer.description}" for layer in self.layers]
+        lines += [f"{name} stays: {reason}" for name, reason in self.skipped]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _identity(data: dict[str, Any]) -> IdentityLayer:
+    statistics = data["statistics"] and Statistics.from_data(data["statistics"])
+    bias = None if data["bias"] is None else tuple(data["bias"])
+    changes = {"nodes": tuple(data["nodes"]), "kernel": tuple(data["kernel"]), "bias": bias}
+    return IdentityLayer(**{**data, **changes, "statistics": statistics})
+
+
+def _residual(data: dict[str, Any]) -> ResidualLayer:
+    branches = tuple(
+        ResidualBranch(**{**branch, "zeroed": tuple(branch["zeroed"])}) for branch in data["branches"]
+    )
+    return ResidualLayer(**{**data, "branches": branches, "tail": tuple(data["tail"])})
+
+
+_LAYERS = {"identity": _identity, "residual-copy": _residual}
+
+
+def _packed(values: tuple[float, ...]) -> str:
+    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
+
+
+def _unpacked(text: str) -> tuple[float, ...]:
+    return tuple(map(float, np.frombuffer(base64.b64decode(text), "<f4")))

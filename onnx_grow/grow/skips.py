@@ -1,0 +1,305 @@
+"""Skip connections y = s + f(s), found without knowing any architecture.
+
+At a sum of two activations, if one of them (b) is computed from the other (s), the branch f is every node that lies both
+behind s and before b. What else these nodes read is context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from onnx import TensorProto
+
+from onnx_grow.grow.dataflow import RANDOM, Dataflow, Reach, enclosed, operator
+from onnx_grow.grow.silence import LINEAR, silence
+from onnx_grow.grow.sites import Refused, is_clamp, is_off
+from onnx_grow.model.walk import subgraphs
+from onnx_grow.shapes import Shapes
+
+__all__ = ["Skip", "find_skips", "has_weights", "layers", "weights_of"]
+
+LARGE = 12
+"""A branch with more linear layers is a network of its own rather than a layer."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A skip connection `total = source + f(source)` with f ending in `end`; node `index` is the sum.
+
+    `nodes` are those of f. `zeroed` are the stored tensors that make f zero, None if f needs a scale for that. `tail` are the nodes
+    between the sum and `output`, where the next branch starts. If they are idempotent a new branch is added behind them, otherwise
+    `inside`: before them. `shape` is that of the sum, `signature` the shapes of f's weights, `linears` the number of its linear layers.
+    """
+
+    index: int
+    source: str
+    end: str
+    total: str
+    nodes: tuple[int, ...]
+    zeroed: frozenset[str] | None
+    tail: tuple[int, ...]
+    inside: bool
+    output: str
+    shape: tuple[int, ...]
+    signature: tuple[tuple[int, ...], ...]
+    linears: int
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Its nodes, the sum first."""
+        return (self.index, *self.nodes, *self.tail)
+
+
+def find_skips(flow: Dataflow, shapes: Shapes) -> list[Skip | Refused]:
+    """Every skip connection whose branch has weights, in order, or the reason why it cannot be copied.
+
+    One that contains others on a stream of the same shape is a stage, and is refused; others inside a branch are part of it.
+    """
+    joins = [_Join(flow, shapes, index) for index, node in enumerate(flow.nodes) if _adds(flow, index)]
+    reach = Reach(flow, (source for join in joins for source, _ in join.readings))
+    found: dict[int, Skip | Refused] = {}
+    totals: set[str] = set()
+    for join in joins:
+        reading = next((pair for pair in join.readings if reach.is_behind(pair[1], pair[0])), None)
+        if reading is None:
+            continue
+        source, end = reading
+        shape = shapes.shape.get(join.total)
+        nodes = reach.between(source, end, lambda index: _shape_of(found.get(index)) == shape)  # noqa: B023
+        if nodes is None:
+            totals.add(join.total)
+            found[join.index] = Refused(
+                (join.index,),
+                "its branch contains skip connections of its own, and these are what is copied",
+                scheme="residual-copy",
+            )
+            continue
+        linears = sum(has_weights(flow, shapes, index) for index in nodes)
+        if not linears:
+            continue
+        totals.add(join.total)
+        if reason := _refusal(flow, shapes, join, source, end, nodes):
+            found[join.index] = Refused((join.index, *nodes), reason, scheme="residual-copy")
+            continue
+        assert shape is not None
+        tail, inside = _tail(flow, shapes, join.total, source, totals)
+        weights, _ = weights_of(flow, nodes)
+        for index in nodes:
+            found.pop(index, None)
+        found[join.index] = Skip(
+            index=join.index,
+            source=source,
+            end=end,
+            total=join.total,
+            nodes=tuple(nodes),
+            zeroed=silence(flow, shapes, nodes, source, end),
+            tail=tuple(tail),
+            inside=inside,
+            output=flow.nodes[tail[-1]].output[0] if tail else join.total,
+            shape=shape,
+            signature=tuple(sorted(weight.shape for name in weights if (weight := flow.stored(name)))),
+            linears=linears,
+        )
+    return [found[index] for index in sorted(found)]
+
+
+def _shape_of(entry: Skip | Refused | None) -> tuple[int, ...]:
+    return entry.shape if isinstance(entry, Skip) else ()
+
+
+def layers(skips: Iterable[Skip]) -> list[tuple[Skip, ...]]:
+    """Skip connections in groups that repeat: attention and feed-forward network are one layer.
+
+    A group is one period of a row of consecutive skip connections; rows that do not repeat fall into single ones.
+    """
+    rows: list[list[Skip]] = []
+    for skip in skips:
+        previous = rows[-1][-1] if rows else None
+        if previous and skip.shape == previous.shape and skip.source in (previous.total, previous.output):
+            rows[-1].append(skip)
+        else:
+            rows.append([skip])
+    return [group for row in rows for group in _periods(row)]
+
+
+def weights_of(flow: Dataflow, nodes: Iterable[int]) -> tuple[list[str], list[int]]:
+    """The stored tensors that some nodes train on, and the nodes that compute constants from them; both in order.
+
+    Integers are shapes, axes and indices, and are not trained; nor are the single numbers of Constant nodes.
+    """
+    roots: dict[str, None] = {}
+    above: set[int] = set()
+    stack = [name for index in nodes for name in flow.nodes[index].input if name in flow.constants]
+    while stack:
+        name = stack.pop()
+        index = flow.producer(name)
+        if index is None or operator(flow.nodes[index]) == "Constant":
+            if _is_trained(flow, name, is_node=index is not None):
+                roots[name] = None
+        elif index not in above:
+            above.add(index)
+            stack += flow.nodes[index].input
+    trained = set(roots)
+    carriers = []
+    for index in sorted(above):
+        if not trained.isdisjoint(flow.nodes[index].input):
+            trained.update(filter(None, flow.nodes[index].output))
+            carriers.append(index)
+    return sorted(roots), carriers
+
+
+def has_weights(flow: Dataflow, shapes: Shapes, index: int) -> bool:
+    """Whether a node is a linear layer, or a recurrent one, that trains a weight."""
+    node = flow.nodes[index]
+    return operator(node) in LINEAR and any(
+        name in flow.constants and math.prod(shapes.shape.get(name, ())) > 1 for name in node.input[:2]
+    )
+
+
+class _Join:
+    """A sum of two activations, and the two ways to read it as (source, end of the branch)."""
+
+    def __init__(self, flow: Dataflow, shapes: Shapes, index: int) -> None:
+        node = flow.nodes[index]
+        left, right = node.input
+        self.index = index
+        self.total = node.output[0]
+        self.readings = [(_origin(flow, shapes, left), right)]
+        if operator(node) != "Sub":
+            self.readings.append((_origin(flow, shapes, right), left))
+
+
+def _adds(flow: Dataflow, index: int) -> bool:
+    node = flow.nodes[index]
+    return (
+        operator(node) in ("Add", "Sub", "Sum")
+        and len(node.input) == 2
+        and len(set(flow.activations(index))) == 2
+    )
+
+
+def _origin(flow: Dataflow, shapes: Shapes, tensor: str) -> str:
+    """The tensor itself, seen through nodes that do nothing."""
+    while (index := flow.producer(tensor)) is not None and _does_nothing(flow, shapes, index):
+        tensor = flow.nodes[index].input[0]
+    return tensor
+
+
+def _does_nothing(flow: Dataflow, shapes: Shapes, index: int) -> bool:
+    name = operator(flow.nodes[index])
+    return name == "Identity" or (name == "Dropout" and is_off(flow, shapes, index))
+
+
+def _refusal(
+    flow: Dataflow, shapes: Shapes, join: _Join, source: str, end: str, nodes: Collection[int]
+) -> str:
+    """Why a branch cannot be copied; nothing if it can."""
+    own = [shapes.shape.get(name) for name in (source, end, join.total)]
+    if None in own:
+        return f"the shape of {source!r} or {end!r} is not known"
+    if len(set(own)) > 1:
+        return f"what it adds has another shape ({list(own[1] or ())}) than what it adds it to ({list(own[0] or ())})"
+    if shapes.dtype.get(join.total) not in _FLOATS:
+        return "it does not compute in floating point"
+    inputs = set(flow.topology.inputs)
+    for index in nodes:
+        node = flow.nodes[index]
+        if any(subgraphs(node)):
+            return f"its branch contains control flow ({node.op_type} {flow.label(index)!r})"
+        if node.op_type in RANDOM or (operator(node) == "Dropout" and not is_off(flow, shapes, index)):
+            return f"its branch is random ({node.op_type} {flow.label(index)!r})"
+        if not inputs.isdisjoint(set(node.input) - {source}) and not set(node.output).isdisjoint(
+            flow.topology.outputs
+        ):
+            return f"its branch keeps state that the caller passes in and takes back ({flow.label(index)!r})"
+    return ""
+
+
+_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16))
+
+
+def _tail(
+    flow: Dataflow, shapes: Shapes, total: str, source: str, totals: Collection[str]
+) -> tuple[list[int], bool]:
+    """What lies between the sum and the start of the next branch, and whether new branches must be added before it.
+
+    An idempotent activation, as in ResNet; or, where the branch itself starts behind one, a norm or another activation.
+    """
+    nodes: list[int] = []
+    tensor, last = total, 0
+    while len(readers := flow.readers(tensor)) == 1 and not flow.is_visible(tensor):
+        clamps = is_clamp(flow, readers[0]) and _same_shape(flow, shapes, readers[0])
+        if not clamps and (last or not _does_nothing(flow, shapes, readers[0])):
+            break
+        nodes.append(readers[0])
+        tensor = flow.nodes[readers[0]].output[0]
+        last = len(nodes) if clamps else last
+    if last:
+        return nodes[:last], False
+    before = flow.producer(source)
+    if before is None or source in totals:
+        return [], False
+    kind = operator(flow.nodes[before])
+
+    def starts_branch(tensor: str) -> bool:
+        index = flow.producer(tensor)
+        same = shapes.shape.get(tensor) == shapes.shape[total]
+        return same and index is not None and operator(flow.nodes[index]) == kind
+
+    inside = enclosed(flow, total, _TAIL, starts_branch)
+    return inside or [], bool(inside)
+
+
+_TAIL = frozenset(
+    {
+        *("Abs", "Add", "BatchNormalization", "Cast", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu"),
+        *("GroupNormalization", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization"),
+        *(
+            "LayerNormalization",
+            "LeakyRelu",
+            "LpNormalization",
+            "Max",
+            "Mish",
+            "Min",
+            "Mul",
+            "Neg",
+            "Pow",
+            "PRelu",
+        ),
+        *("RMSNormalization", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Selu", "Sigmoid", "Softplus"),
+        *("Softsign", "Sqrt", "Sub", "Swish", "Tanh", "Transpose"),
+    }
+)
+
+
+def _same_shape(flow: Dataflow, shapes: Shapes, index: int) -> bool:
+    (before,) = flow.activations(index)
+    return shapes.shape.get(before) == shapes.shape.get(flow.nodes[index].output[0])
+
+
+def _is_trained(flow: Dataflow, name: str, *, is_node: bool) -> bool:
+    weight = flow.stored(name)
+    if weight is None or weight.dtype in _NOT_TRAINED:
+        return False
+    return not is_node or math.prod(weight.shape) > 1
+
+
+_NOT_TRAINED = frozenset(
+    getattr(TensorProto, name)
+    for name in ["BOOL", "INT16", "INT32", "INT64", "STRING", "UINT16", "UINT32", "UINT64"]
+)
+
+
+def _periods(row: list[Skip]) -> Iterator[tuple[Skip, ...]]:
+    signatures = [skip.signature for skip in row]
+    period = next(
+        (p for p in range(1, len(row) // 2 + 1) if signatures[p:] == signatures[:-p]),
+        1,
+    )
+    whole = len(row) - len(row) % period
+    for start in range(0, whole, period):
+        yield tuple(row[start : start + period])
+    for skip in row[whole:]:
+        yield (skip,)
