@@ -1,9 +1,9 @@
-"""Grown weights: index maps and shares over the original, computed only when they are written.
+"""Grown weights: index maps and shares over the original, computed block by block when they are written.
 
     W'[.., j, ..] = share[j] W[.., g(j), ..]
 
-`g` maps new to old indices. Where copies are summed by the operator that reads the weight, their shares are numbers that sum to one for
-every old index: the second equation of Net2WiderNet (Chen et al., 2016), in its general form.
+`g` maps new to old indices. Where copies are summed by the operator that reads the weight, their shares are numbers that sum to
+one for every old index: the second equation of Net2WiderNet (Chen et al., 2016), in its general form.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any, Literal
 
 import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
@@ -23,25 +25,57 @@ from onnx_grow.model import Inline, Weight, raw_length
 Array = np.ndarray[Any, Any]
 Split = Literal["equal", "unequal"]
 
+BLOCK = 1 << 18
+"""Elements computed at a time: they fit in a processor's cache. Random draws follow the blocks, so this is part of the format."""
+
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """Copies along dimension `dim` share what was one value: `classes[j]` is the old index that j is a copy of.
+    """Copies along dimension `dim` share what was one value: `classes[j]` is the sum that new index j contributes to.
 
-    "equal": every copy gets the same part. "unequal": every element is split at random between its copies, so that their gradients
-    differ from the first step on (LEMON, arXiv 2310.07999); the parts sum to the element exactly, not only to rounding.
+    "equal": every copy gets the same part. "unequal": every element is split at random between its copies, so that their
+    gradients differ from the first step on (LEMON, arXiv 2310.07999); the parts sum to the element exactly.
     """
 
     dim: int
     classes: Indices
     split: Split = "equal"
 
-    def apply(self, values: Array, rng: np.random.Generator) -> Array:
-        """Divide `values`, already copied along `dim`, between the copies."""
+    @cached_property
+    def counts(self) -> Indices:
+        """Number of copies per class."""
+        return np.bincount(self.classes)
+
+    @cached_property
+    def ranks(self) -> list[tuple[Indices, Indices]]:
+        """Per rank k: the classes with more than k copies, and the new index of the k-th copy of each."""
+        order = np.argsort(self.classes, kind="stable")
+        starts = np.cumsum(self.counts) - self.counts
+        present = [np.flatnonzero(self.counts > k) for k in range(int(self.counts.max()))]
+        return [(classes, order[starts[classes] + k]) for k, classes in enumerate(present)]
+
+    def spread(self, values: Array, g: Indices, rng: np.random.Generator) -> Array:
+        """Copy `values` along `dim` by the map `g` and divide them between the copies."""
         if self.split == "equal":
-            return Scale(self.dim, 1.0 / _counts(self.classes)).apply(values)
-        rows = np.ascontiguousarray(np.moveaxis(values, self.dim, 0))
-        return np.ascontiguousarray(np.moveaxis(_split_rows(rows, self.classes, rng), 0, self.dim))
+            factors = 1.0 / self.counts[self.classes]
+            return Scale(self.dim, factors).apply(np.take(values, g, axis=self.dim))
+        shape = values.shape
+        rows = values.reshape(prod(shape[: self.dim]), shape[self.dim], prod(shape[self.dim + 1 :]))
+        out = np.empty((rows.shape[0], len(g), rows.shape[2]), values.dtype)
+        classes, positions = self.ranks[0]
+        rest = _pick(rows, g[positions])
+        for k in range(1, len(self.ranks)):
+            going, following = self.ranks[k]
+            stays = len(going) < len(classes)
+            if stays:
+                done = np.isin(classes, going, invert=True)
+                out[:, positions[done]] = rest[:, done]
+                rest, positions = rest[:, ~done], positions[~done]
+            piece, rest = _cut(rest, self.counts[going] - k + 1, rng)
+            out[:, positions] = piece
+            classes, positions = going, following
+        out[:, positions] = rest
+        return out.reshape(*shape[: self.dim], len(g), *shape[self.dim + 1 :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +85,7 @@ class Scale:
     dim: int
     factors: NDArray[np.float64]
 
-    def apply(self, values: Array, rng: np.random.Generator | None = None) -> Array:
+    def apply(self, values: Array) -> Array:
         """Multiply, in double precision, and round once."""
         shape = [1] * values.ndim
         shape[self.dim] = -1
@@ -59,10 +93,10 @@ class Scale:
 
 
 class Grown:
-    """A weight that is another weight, copied along its dimensions by `maps` (None: not), then changed by `steps`.
+    """A weight that is another weight, copied along its dimensions by `maps` (None: not), shared and scaled by `steps`.
 
-    `noise` is the relative standard deviation of what is added to the copies (not to the originals), Net2Net's own way to break their
-    symmetry; `seed` seeds all that is random, together with the steps' dimensions.
+    `noise` is the relative standard deviation of what is added to the copies (not to the originals), Net2Net's own way to break
+    their symmetry. `seed` decides all that is random.
     """
 
     def __init__(
@@ -89,67 +123,85 @@ class Grown:
 
     def array(self) -> Array:
         """The grown values."""
-        values = self.base.array()
-        for dim, g in enumerate(self.maps):
-            if g is not None:
-                values = np.take(values, g, axis=dim)
-        if self.noise:
-            values = self._noisy(values)
-        for k, step in enumerate(self.steps):
-            values = step.apply(values, _generator(f"{self.seed}/{k}"))
-        return values
+        blocks = list(self._blocks())
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The raw bytes of the grown values."""
-        return Inline.of(self.array()).chunks()
+        """The raw bytes of the grown values, block by block."""
+        for block in self._blocks():
+            yield from Inline.of(np.ascontiguousarray(block)).chunks()
 
     def __repr__(self) -> str:
         return f"Grown({list(self.base.shape)} -> {list(self.shape)})"
 
-    def _noisy(self, values: Array) -> Array:
-        copied = np.zeros(self.shape, bool)
+    def _blocks(self) -> Iterator[Array]:
+        """Rows of the first dimension, as many as make a block; all at once where rows depend on each other."""
+        rng = np.random.Generator(np.random.SFC64(list(hashlib.sha256(self.seed.encode()).digest())))
+        values = self.base.array()
+        shared = any(isinstance(step, Share) and step.dim == 0 for step in self.steps)
+        if not self.shape or shared or raw_length(self.dtype, (8,)) < 8:
+            yield self._block(values, slice(None), rng)
+            return
+        rows = max(1, BLOCK // max(1, prod(self.shape[1:])))
+        for start in range(0, self.shape[0], rows):
+            yield self._block(values, slice(start, start + rows), rng)
+
+    def _block(self, values: Array, rows: slice, rng: np.random.Generator) -> Array:
+        shares = {step.dim: step for step in self.steps if isinstance(step, Share)}
+        for dim, g in enumerate(self.maps):
+            share = shares.pop(dim, None)
+            if dim == 0:
+                picked = np.arange(self.base.shape[0])[rows] if g is None else g[rows]
+                values = (
+                    values[rows] if g is None else share.spread(values, g, rng) if share else values[picked]
+                )
+            elif g is not None:
+                values = share.spread(values, g, rng) if share else np.take(values, g, axis=dim)
+        if self.noise:
+            values = self._noisy(values, rows, rng)
+        for step in self.steps:
+            if isinstance(step, Scale):
+                cut = Scale(0, step.factors[rows]) if step.dim == 0 else step
+                values = cut.apply(values)
+        return values
+
+    def _noisy(self, values: Array, rows: slice, rng: np.random.Generator) -> Array:
+        copied = np.zeros(values.shape, bool)
         for dim, g in enumerate(self.maps):
             if g is not None:
                 shape = [1] * copied.ndim
                 shape[dim] = -1
-                copied |= (np.arange(len(g)) >= self.base.shape[dim]).reshape(shape)
-        drawn = _generator(f"{self.seed}/noise").standard_normal(self.shape)
+                is_copy = np.arange(len(g)) >= self.base.shape[dim]
+                copied |= (is_copy[rows] if dim == 0 else is_copy).reshape(shape)
+        drawn = rng.standard_normal(values.shape)
         return (values * (1.0 + self.noise * drawn * copied)).astype(values.dtype)
 
 
-def _generator(seed: str) -> np.random.Generator:
-    return np.random.default_rng(list(hashlib.sha256(seed.encode()).digest()))
+def _pick(rows: Array, index: Indices) -> Array:
+    return (
+        rows
+        if len(index) == rows.shape[1] and (index == np.arange(len(index))).all()
+        else rows.take(index, axis=1)
+    )
 
 
-def _counts(classes: Indices) -> NDArray[np.int64]:
-    """How many indices are of the same class, for every index."""
-    return np.bincount(classes)[classes]
+def _cut(values: Array, left: Indices, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Cut a random part, about one in `left[class]`, off every element of `values` (outer, class, inner): the part, and the rest.
 
-
-def _split_rows(rows: Array, classes: Indices, rng: np.random.Generator) -> Array:
-    """Split each class's row between its copies, element by element.
-
-    A value v is cut in big = round(v (1 - f)) and v - big with f <= 1/2: v/2 <= big <= v, so the difference is exact (Sterbenz' lemma) in
-    any floating-point format, and all parts of an element sum to it exactly.
+    A value v is cut in big = round(v (1 - f)) and v - big with f <= 1/2, so that v/2 <= big <= v and the difference is exact
+    (Sterbenz' lemma) in any floating-point format: part and rest sum to v exactly. The last two copies take big and small in
+    random order, so that neither is the larger by position.
     """
-    order = np.argsort(classes, kind="stable")
-    counts = np.bincount(classes)
-    starts = np.cumsum(counts) - counts
-    out = rows.copy()
-    present = np.flatnonzero(counts > 1)
-    rest = rows[order[starts[present]]]
-    for k in range(int(counts.max()) - 1):
-        left = counts[present] - k
-        active = left > 1
-        value = rest[active]
-        mean = (1.0 / left[active]).reshape(-1, *[1] * (rows.ndim - 1))
-        fraction = np.minimum(mean * rng.uniform(0.5, 1.5, value.shape), 0.5)
-        big = (value.astype(np.float64) * (1.0 - fraction)).astype(rows.dtype)
-        small = value - big
-        # The last two copies take big and small in random order, so that neither is the larger by position.
-        swap = (mean == 0.5) & (rng.random(value.shape) < 0.5)
-        out[order[starts[present[active]] + k]] = np.where(swap, big, small)
-        rest[active] = np.where(swap, small, big)
-        last = present[active & (left == 2)]
-        out[order[starts[last] + k + 1]] = rest[np.isin(present, last)]
-    return out
+    wide = np.float64 if values.dtype == np.float64 else np.float32
+    drawn = rng.random(values.shape, np.float32).astype(wide, copy=False)
+    drawn *= 2
+    drawn -= 1
+    low, high = 0.5 / left, np.minimum(1.5 / left, 0.5)
+    fraction = np.abs(drawn)
+    fraction *= (low - high).astype(wide)[:, None]
+    fraction += (1.0 - low).astype(wide)[:, None]
+    fraction *= values
+    big = fraction.astype(values.dtype, copy=False)
+    small = values - big
+    part = np.where((drawn > 0) & (left == 2)[:, None], big, small)
+    return part, values - part

@@ -232,7 +232,9 @@ class _Rewrite:
         for index in range(len(self.analysis.topology.nodes)):
             for name in self.analysis.topology.proto(index).output:
                 wanted = sizes.shape(name)
-                if name not in self.analysis.constants and found.get(name, wanted) != wanted:
+                if name in self.analysis.constants or wanted is None:
+                    continue
+                if found.get(name, wanted) != wanted:
                     dims = self.analysis.dims.get(name, ())
                     axes = [leaf for dim in dims for leaf in leaves(dim) if leaf in self.maps]
                     label = self.analysis.labels[index]
