@@ -1,0 +1,38 @@
+"""Growing: plans, and what they do to a model."""
+
+from __future__ import annotations
+
+from onnx_grow.errors import InvalidRequestError
+from onnx_grow.grow.deepen import apply_deepen, deepen, plan_deepen
+from onnx_grow.grow.deepen_plan import DeepenPlan
+from onnx_grow.grow.plan import AxisGrowth, WidenPlan
+from onnx_grow.grow.provenance import history
+from onnx_grow.grow.widen import apply_widen, inspect, plan_widen, widen
+from onnx_grow.model import Model
+
+__all__ = [
+    "AxisGrowth",
+    "DeepenPlan",
+    "WidenPlan",
+    "apply",
+    "deepen",
+    "history",
+    "inspect",
+    "plan_deepen",
+    "plan_widen",
+    "widen",
+]
+
+
+def apply(model: Model, plan: WidenPlan | DeepenPlan) -> Model:
+    """The model grown by a plan; the same plan on the same file gives the same bytes.
+
+    Raises InvalidRequestError when the plan was made for another model.
+    """
+    match plan:
+        case WidenPlan():
+            return apply_widen(model, plan)
+        case DeepenPlan():
+            return apply_deepen(model, plan)
+        case _:
+            raise InvalidRequestError(f"{type(plan).__name__} is no plan")
