@@ -96,6 +96,18 @@ def test_a_subgraph_may_pass_an_outer_value_on_and_hide_one() -> None:
     assert list(captured(proto.graph.node[0])) == ["x"]
 
 
+def test_a_name_is_local_only_inside_its_own_graph() -> None:
+    proto = model("""g (bool c, float[2] x) => (float[2] y) {
+      y = If(c) <then_branch = t () => (float[2] a) {
+                   n = If(c) <then_branch = t2 () => (float[2] p) { p = Relu(x) },
+                              else_branch = e2 () => (float[2] q) { q = Relu(x) }>
+                   a = Add(n, p) },
+                 else_branch = e () => (float[2] b) { b = Relu(x) }>
+    }""")
+    assert set(captured(proto.graph.node[0])) == {"c", "x", "p"}
+    assert refused(proto) == "node #0 (If) reads 'p', which nothing computes"
+
+
 def test_names_that_are_not_text_are_refused() -> None:
     data = model("g (float[2] x) => (float[2] yy) { yy = Relu(x) }").SerializeToString()
     assert "not UTF-8" in refused(onnx.ModelProto.FromString(data.replace(b"yy", b"\xff\xfe")))

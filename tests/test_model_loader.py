@@ -54,7 +54,11 @@ def test_a_graphsurgeon_graph_is_a_source() -> None:
     y = gs.Variable("y", np.float32, (2,))
     w = gs.Constant("w", np.float32([1, 2]))
     graph = gs.Graph([gs.Node("Add", inputs=[x, w], outputs=[y])], [x], [y], opset=17)
-    np.testing.assert_array_equal(load(graph).weights["w"].array(), [1, 2])
+    loaded = load(graph)
+    np.testing.assert_array_equal(loaded.weights["w"].array(), [1, 2])
+    assert (loaded.opset, loaded.skeleton.ir_version) == (17, 8), "not the newest, which runtimes do not read"
+    graph.opset, graph.ir_version = 8, 3
+    assert load(graph).skeleton.ir_version == 4, "initializers that are no inputs need it"
 
 
 def test_the_source_is_not_changed_and_not_watched() -> None:
@@ -114,6 +118,7 @@ def test_what_is_not_a_file_is_named(tmp_path: Path) -> None:
         (b"PK\x03\x04" + bytes(50), "zip"),
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
         (b"<!DOCTYPE html><html>", "web page"),
+        (b"\x08\x08\x3a\xff\x01", "incomplete"),
         (b"\x18\0\0\0ORTM" + bytes(50), "ORT format"),
         (b"\x1c\0\0\0TFL3" + bytes(50), "TensorFlow Lite"),
     ],

@@ -297,6 +297,23 @@ def test_without_a_commit_nothing_remains(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("external", [False, True])
+def test_bytes_are_on_the_disk_before_they_get_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
+) -> None:
+    steps: list[str] = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+
+        def recorded(*arguments: object, name: str = name, call: Callable[..., None] = call) -> None:
+            steps.append(name)
+            call(*arguments)
+
+        monkeypatch.setattr(os, name, recorded)
+    save(model(), tmp_path / "m.onnx", external=external)
+    assert steps == [*["fsync"] * (1 + external), *["replace"] * (1 + external), "fsync"]
+
+
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
@@ -375,8 +392,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("external", [False, True])
-def test_a_killed_process_leaves_the_old_or_the_new_model(tmp_path: Path, external: bool) -> None:
+def test_a_killed_process_leaves_the_old_or_the_new_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
+) -> None:
     """Killed at ever other moments while it keeps replacing a model filled with 1 by one filled with 2 and back."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     path = save(model(1), tmp_path / "m.onnx", external=external)
     outcomes = set()
     for attempt in range(60):

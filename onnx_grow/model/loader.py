@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from onnx_grow.errors import InvalidModelError
 from onnx_grow.model import wire
@@ -59,8 +59,19 @@ def load(
     import onnx_graphsurgeon as gs
 
     if isinstance(source, gs.Graph):
-        return load(gs.export_onnx(source))
+        return load(_exported(source))
     raise InvalidModelError(f"a {type(source).__name__} is not a model", hint="give the path of an ONNX file")
+
+
+def _exported(graph: gs.Graph) -> onnx.ModelProto:
+    import onnx_graphsurgeon as gs
+
+    proto = gs.export_onnx(graph)
+    # A graph without an IR version would get the newest, which runtimes do not read yet; below 4, initializers
+    # would have to be inputs, and GraphSurgeon has none that are.
+    oldest = helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
+    proto.ir_version = max(4, graph.ir_version or oldest)
+    return proto
 
 
 def _read(data: memoryview, folder: DataFolder, what: str, path: Path | None) -> Model:
@@ -171,4 +182,6 @@ def _looks_like(data: memoryview) -> str:
         return "it is in ONNX Runtime's ORT format, use the original .onnx file"
     if start[4:8] == b"TFL3":
         return "it is a TensorFlow Lite model, convert it with tf2onnx first"
+    if start.startswith(b"\x08"):  # ir_version, which exporters write first
+        return "it may be incomplete, fetch it again"
     return next((hint for signature, hint in _SIGNATURES.items() if start.startswith(signature)), "")

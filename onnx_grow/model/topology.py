@@ -101,9 +101,7 @@ def _importable(skeleton: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_readable(attribute: AttributeProto) -> bool:
-    if attribute.ref_attr_name or attribute.type not in _READABLE:
-        return False
-    return all(_is_text(text) for text in (attribute.s, *attribute.strings))
+    return attribute.type in _READABLE and all(map(_is_text, (attribute.s, *attribute.strings)))
 
 
 def _is_text(text: bytes) -> bool:

@@ -55,7 +55,10 @@ class Weight(Protocol):
 
 
 class Stored:
-    """A weight whose bytes lie in a memory map, or another buffer: nothing is resident until it is read."""
+    """A weight whose bytes lie in a memory map, or another buffer: nothing is resident until it is read.
+
+    A mapped file may be replaced or deleted while it is in use, but not overwritten in place.
+    """
 
     __slots__ = ("buffer", "dtype", "shape")
 
@@ -99,7 +102,7 @@ class Inline:
             if array.dtype.kind != "V":
                 array = array.astype(array.dtype.newbyteorder("<"), copy=False)
             self.dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
-            self._array = _readonly(np.asarray(array, order="C"))
+            self._array = _readonly(array)
 
     @classmethod
     def of(cls, array: Any) -> Inline:
@@ -123,7 +126,7 @@ class Inline:
         return self._array
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The `raw_data` bytes, without a copy unless the type is narrower than one byte."""
+        """The `raw_data` bytes, copied only from types below one byte and arrays not in C order."""
         if self.dtype == TensorProto.STRING:
             raise TypeError("string tensors have no raw_data layout")
         if _bits(self.dtype) < 8:
