@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.ops import load_op
 
 from onnx_grow.errors import InvalidModelError
 from onnx_grow.shapes.types import Array
@@ -31,7 +29,7 @@ def evaluate(
     """
     opset = default_opset(opset_imports)
     if not is_default(node) or node.op_type in RANDOM or _has_subgraph(node):
-        raise InvalidModelError(f"{_title(node)} has no value that can be computed ahead of a run")
+        raise InvalidModelError(f"{title(node)} has no value that can be computed ahead of a run")
     present = list(inputs)
     while present and present[-1] is None:
         present.pop()
@@ -40,7 +38,7 @@ def evaluate(
             operator = _implementation(node.op_type, opset)(node, _run_parameters(opset))
             outputs = operator.run(*present)
     except Exception as reason:  # the reference implementations raise whatever numpy raises
-        raise InvalidModelError(f"{_title(node)} cannot be evaluated: {reason}") from reason
+        raise InvalidModelError(f"{title(node)} cannot be evaluated: {reason}") from reason
     return [np.asarray(output) for output in outputs]
 
 
@@ -56,6 +54,9 @@ def is_default(node: onnx.NodeProto) -> bool:
 
 @cache
 def _implementation(op_type: str, opset: int) -> Any:
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.ops import load_op
+
     return load_op("", op_type, opset, evaluator_cls=ReferenceEvaluator)
 
 
@@ -68,5 +69,6 @@ def _has_subgraph(node: onnx.NodeProto) -> bool:
     return any(attribute.type in (attribute.GRAPH, attribute.GRAPHS) for attribute in node.attribute)
 
 
-def _title(node: onnx.NodeProto) -> str:
+def title(node: onnx.NodeProto) -> str:
+    """How a message names a node: by its name, or by its first output."""
     return f"node {node.name or (node.output[0] if node.output else '')!r} ({node.op_type})"

@@ -46,7 +46,8 @@ def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Sh
 
     The walk alone serves nearly every model. Where it leaves a tensor without a shape (operators without a schema,
     shapes that depend on data), ONNX Runtime's own inference is asked, and then the model is run once on the CPU.
-    Raises InvalidRequestError for `inputs` that do not fit the file, and for an input of unknown rank.
+    Raises InvalidRequestError for `inputs` that do not fit the file, and for an input of unknown rank;
+    InvalidModelError for a node with more or fewer inputs or outputs than its operator has.
     """
     graph = Graph.of(model)
     reports = (_report(model, graph, sizes, walk) for sizes, walk in _fitting(model, graph, inputs))
@@ -61,22 +62,24 @@ def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Sh
 def _fitting(
     model: Model, graph: Graph, inputs: Mapping[str, Sequence[int]] | None
 ) -> Iterator[tuple[Sizes, Walk]]:
-    """The candidates that meet no problem; if every one does, the first of those with the fewest."""
+    """The candidates that meet no problem; if every one does, the first of those that get furthest."""
     best: tuple[Sizes, Walk] | None = None
+    fewest = 0
     for sizes in candidates(model, inputs):
         walk = Walk.over(graph, sizes, {})
         if not walk.problems:
             yield sizes, walk
-        if best is None or walk.problems < best[1].problems:
-            best = sizes, walk
-    if best is not None and best[1].problems:
+        misses = walk.problems and walk.problems + len(walk.missing())
+        if best is None or misses < fewest:
+            best, fewest = (sizes, walk), misses
+    if best is not None and fewest:
         yield best
 
 
 def _report(model: Model, graph: Graph, sizes: Sizes, walk: Walk) -> tuple[Shapes, bool]:
     """The shapes at these sizes, and whether none is missing."""
     seen: Found = {}
-    if missing := walk.missing():
+    if not walk.problems and (missing := walk.missing()):  # where nothing fits, only a run is to be believed
         seen = observation.ask(model, sizes, missing, walk.values)
         walk = Walk.over(graph, sizes, seen)
     ran: Found | None = {}

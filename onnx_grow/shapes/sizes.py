@@ -131,41 +131,53 @@ def _text(dims: Sequence[int | Symbol]) -> str:
 
 @dataclass(frozen=True)
 class _Role:
-    """What a dynamic dim probably counts: samples of a batch, pixels of a direction, or steps."""
+    """What a dynamic dim probably counts: a batch, the channels or the pixels of images, or steps."""
 
     kind: str
     axis: int
 
 
 def _roles(inputs: Mapping[str, tuple[int | Symbol, ...]]) -> dict[Symbol, _Role]:
+    batched = any(not isinstance(dims[0], int) for dims in inputs.values() if dims)
     roles: dict[Symbol, _Role] = {}
     for dims in inputs.values():
-        for axis, dim in enumerate(dims):
-            for symbol in _symbols(dim):
-                kind = "batch" if axis == 0 else "spatial" if len(dims) in (4, 5) else "steps"
+        dynamic = [axis for axis, dim in enumerate(dims) if not isinstance(dim, int)]
+        for axis in dynamic:
+            # Beside an input with a batch, the first open dim is the batch also where it comes second, as in the
+            # state of a recurrent layer.
+            kind = "batch" if axis == dynamic[0] and (batched or axis == 0) else _kind(dims, axis)
+            for symbol in _symbols(dims[axis]):
                 roles.setdefault(symbol, _Role(kind, axis))
     return roles
 
 
+def _kind(dims: Sequence[int | Symbol], axis: int) -> str:
+    if len(dims) not in (4, 5):
+        return "steps"
+    return "channels" if axis == 1 and not any(isinstance(dim, int) for dim in dims) else "spatial"
+
+
 def _choices(roles: Mapping[Symbol, _Role], static: frozenset[int]) -> Iterator[dict[Symbol, int]]:
     """Sizes for all symbols, in the order in which they should be tried."""
+
+    def resized(base: Mapping[Symbol, int], kind: str, sizes: Sequence[int]) -> dict[Symbol, int]:
+        return {**base, **{s: sizes[r.axis % len(sizes)] for s, r in roles.items() if r.kind == kind}}
+
     small, large = _foreign_first(_SMALL, static), _foreign_first(_LARGE, static)
-    unused = {"batch": itertools.cycle(small), "spatial": itertools.cycle(large)}
-    unused["steps"] = unused["batch"]
-    distinct = {symbol: next(unused[role.kind]) for symbol, role in roles.items()}
-    tied = {s: (large if role.kind == "spatial" else small)[role.axis % 15] for s, role in roles.items()}
-    for base in (distinct, tied):
+    primes = {"batch": small, "steps": small, "spatial": large, "channels": [3]}
+    unused = {"spatial": itertools.cycle(large), "channels": itertools.repeat(3)}
+    others = itertools.cycle(small)
+    distinct = {symbol: next(unused.get(role.kind, others)) for symbol, role in roles.items()}
+    tied = {symbol: primes[role.kind][role.axis % len(primes[role.kind])] for symbol, role in roles.items()}
+    tied = resized(tied, "batch", small[:1])
+    one = resized(tied, "batch", [1])
+    for base in (distinct, tied, one, resized(tied, "channels", [1]), resized(one, "channels", [1])):
         yield base
-        for pixels in _PIXELS:
-            yield base | {s: pixels[role.axis % 2] for s, role in roles.items() if role.kind == "spatial"}
-    for steps in _STEPS:
-        yield tied | {s: steps for s, role in roles.items() if role.kind == "steps"}
-    for size in (small[0], 2, 1):
-        for pixels in ((64, 96), (224, 224), (size, size)):
-            spatial = {s: pixels[role.axis % 2] for s, role in roles.items() if role.kind == "spatial"}
-            yield dict.fromkeys(roles, size) | spatial
-    for steps in _STEPS:
-        yield dict.fromkeys(roles, 1) | {s: steps for s, role in roles.items() if role.kind == "steps"}
+        yield from (resized(base, "spatial", pixels) for pixels in _PIXELS)
+    for base in (tied, one):
+        yield from (resized(base, "steps", [steps]) for steps in _STEPS)
+    for size in (2, 1):
+        yield dict.fromkeys(roles, size)
 
 
 def _foreign_first(primes: tuple[int, ...], static: frozenset[int]) -> list[int]:

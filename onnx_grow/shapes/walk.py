@@ -23,9 +23,9 @@ from onnx_grow.errors import InvalidModelError
 from onnx_grow.model import Model
 from onnx_grow.model.checks import captured
 from onnx_grow.shapes import types
-from onnx_grow.shapes.evaluation import RANDOM, default_opset, evaluate, is_default
+from onnx_grow.shapes.evaluation import RANDOM, default_opset, evaluate, is_default, title
+from onnx_grow.shapes.fits import fits
 from onnx_grow.shapes.types import Array
-from onnx_grow.shapes.windows import is_too_small
 
 STORED_INTEGERS = 64 * 1024
 """Elements up to which an integer or bool initializer or constant counts as a known value."""
@@ -88,8 +88,8 @@ class Graph:
 class Walk:
     """The state of the pass, and after it the result: `types` and `values` by name.
 
-    `problems` counts what speaks against the input sizes: nodes whose inference rejects their inputs, and windows
-    without room.
+    `problems` counts what speaks against the input sizes: nodes whose inference rejects their inputs, and sizes
+    that do not fit each other.
     """
 
     def __init__(
@@ -135,9 +135,8 @@ class Walk:
 
     def _visit(self, node: onnx.NodeProto) -> None:
         schema = _schema(node, self.graph.opset_imports)
-        if schema is not None and not self._is_sound(schema, node):
-            self.problems += 1
-            return
+        if schema is not None:
+            self._check(schema, node)
         operator = node.op_type if is_default(node) else ""
         if operator == "Constant" and self._constant(node):
             return
@@ -150,18 +149,22 @@ class Walk:
         elif operator:
             self._evaluate(node)
 
-    def _is_sound(self, schema: OpSchema, node: onnx.NodeProto) -> bool:
-        """Whether a node has as many inputs and outputs as its operator takes; inference may crash if not."""
+    def _check(self, schema: OpSchema, node: onnx.NodeProto) -> None:
+        """Refuse a node with more or fewer inputs or outputs than its operator has: inference would crash."""
         if not schema.min_input <= len(node.input) <= schema.max_input:
-            return False
+            raise InvalidModelError(f"{title(node)} has {len(node.input)} inputs")
         if not schema.min_output <= len(node.output) <= schema.max_output:
-            return False
-        if schema.name != "Split":
-            return True
-        parts = {attribute.name: len(attribute.ints) or attribute.i for attribute in node.attribute}
-        sizes = self.values.get(node.input[1]) if len(node.input) > 1 else None
-        said = [parts.get("num_outputs"), parts.get("split"), None if sizes is None else sizes.size]
-        return all(count in (None, len(node.output)) for count in said)
+            raise InvalidModelError(f"{title(node)} has {len(node.output)} outputs")
+        if schema.name == "Split":
+            parts = {attribute.name: len(attribute.ints) or attribute.i for attribute in node.attribute}
+            sizes = self.values.get(node.input[1]) if len(node.input) > 1 else None
+            for count in (
+                parts.get("num_outputs"),
+                parts.get("split"),
+                None if sizes is None else sizes.size,
+            ):
+                if count not in (None, len(node.output)):
+                    raise InvalidModelError(f"{title(node)} has {len(node.output)} outputs for {count} parts")
 
     def _constant(self, node: onnx.NodeProto) -> bool:
         """Record a constant; False for the kinds that have no use as a value (strings, sparse tensors)."""
@@ -197,8 +200,10 @@ class Walk:
         for name in node.output:
             if name and self._shape(name) is None and (known := self._known_otherwise(node, name, inferred)):
                 self.types[name] = known
-        if is_default(node) and node.input and node.output:
-            self.problems += is_too_small(node, self._shape)
+        if is_default(node) and not fits(node, self._shape, self.values.get):
+            self.problems += 1
+            for name in node.output:
+                self.types.pop(name, None)
 
     def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, TypeProto]:
         used = {name: self.types[name] for name in node.input if name}
