@@ -146,6 +146,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
 
 
 @click.group(
+    "onnx-grow",
     cls=CommandLine,
     epilog=EPILOG,
     no_args_is_help=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -52,7 +52,7 @@ def deepen(
     dry_run: bool,
     after: tuple[str, ...],
     every: int | None,
-    scheme: str | None,
+    scheme: Literal["identity", "residual-copy"] | None,
     calibration: str | None,
     seed: int,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from onnx_grow.cli.files import Target, bytes_on_disk, read
 from onnx_grow.cli.screen import Screen
 
@@ -68,6 +70,10 @@ def grow(
     from onnx_grow.grow import apply
     from onnx_grow.report import Growth
 
+    if target.is_standard_output:
+        if screen.as_json:
+            raise click.UsageError("Standard output carries the model; --json has no room there.")
+        screen = replace(screen, err=True)
     if comparison:
         comparison.check()
     with screen.progress("reading"):

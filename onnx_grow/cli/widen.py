@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -86,7 +86,7 @@ def widen(
     widths: tuple[tuple[str, int], ...],
     kinds: tuple[str, ...],
     only: tuple[str, ...],
-    scheme: str,
+    scheme: Literal["split", "copy", "noise"],
     noise: float,
     seed: int,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],

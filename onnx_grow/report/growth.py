@@ -120,10 +120,12 @@ def _error(report: Report) -> str:
     """The output closest to the tolerance, its error beside the noise it is judged by."""
     if not report.outputs:
         return "no output was compared"
+    if not any(output.error_l2 or output.error_max for output in report.outputs):
+        return "none: every output is bit-identical"
     worst = max(report.outputs, key=lambda output: output.ratio)
     return (
         f"{worst.error_l2:.1e}, rounding noise of the original {worst.noise_l2:.1e}: "
-        f"ratio {worst.ratio:.2g}, allowed {report.tolerance:g} (output {printable(worst.name)})"
+        f"ratio {worst.ratio:.2f}, allowed {report.tolerance:g} (output {printable(worst.name)})"
     )
 
 

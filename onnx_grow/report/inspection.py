@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from onnx_grow.axes.table import AxisInfo, AxisTable
     from onnx_grow.model import Model
 
+_GROWS = {"any": "to any size", "uniform": "by whole factors"}
+
 #: Axes listed one by one before the list is cut to the largest ones.
 LISTED = 24
 
@@ -100,15 +102,15 @@ class Inspection:
 
 
 def _growable_table(axes: Sequence[AxisInfo]) -> Table:
-    table = columns("axis", "kind", "size>", "parameters>", "copies", "written by", "read by")
+    table = columns("axis", "kind", "size>", "grows", "parameters>", "also written by", "read by")
     for axis in axes:
         table.add_row(
             printable(axis.name),
             axis.kind,
             f"{axis.size:,}",
+            _GROWS[axis.constraint],
             count(axis.parameters),
-            axis.constraint,
-            some(axis.writers, 2),
+            some(tuple(name for name in axis.writers if name != axis.name), 2),
             some(axis.readers, 2),
         )
     return table

@@ -1,0 +1,607 @@
+"""The command line as its users meet it: files, pipes, exit codes, messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_grow.axes.table import KINDS
+from onnx_grow.cli import main, options
+from onnx_grow.errors import DeviceUnavailableError
+from onnx_grow.report.figures import count, printable, size
+from onnx_grow.verify import choose
+
+ESCAPE = "\x1b"
+
+
+def network(width: int = 8, seed: int = 0) -> onnx.ModelProto:
+    """x [n, 3, 8, 8] -> Conv, Relu, Conv, Relu, pool, Gemm -> y [n, 5]."""
+    rng = np.random.default_rng(seed)
+    shapes = {"w1": (width, 3, 3, 3), "w2": (width, width, 3, 3), "w3": (5, width), "b3": (5,)}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32) / 3, name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], "first", pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"], "relu1"),
+        helper.make_node("Conv", ["b", "w2"], ["c"], "second", pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"], "relu2"),
+        helper.make_node("GlobalAveragePool", ["d"], ["e"], "pool"),
+        helper.make_node("Flatten", ["e"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["y"], "head", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        weights,
+    )
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with `model.onnx` in it."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(network(), "model.onnx")
+    return tmp_path
+
+
+def run(*args: str, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(main, args, input=stdin)
+
+
+def process(*args: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "onnx_grow", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **settings)  # type: ignore[call-overload,no-any-return]
+
+
+def refused(result: Result, code: int, *words: str) -> None:
+    """One line that says what is wrong, perhaps one with a way out, and nothing else."""
+    assert result.exit_code == code, result.output
+    lines = result.stderr.splitlines()
+    assert result.stdout == ""
+    assert lines[0].startswith("error: ")
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
+    for word in words:
+        assert word in result.stderr
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+class TestTheMainJob:
+    def test_widen_writes_a_verified_file_beside_the_input(self, folder: Path) -> None:
+        before = Path("model.onnx").read_bytes()
+        result = run("widen", "model.onnx")
+        assert result.exit_code == 0, result.output
+        assert files(folder) == ["model-wide.onnx", "model.onnx"]
+        assert Path("model.onnx").read_bytes() == before
+        widths = {w.name: list(w.dims) for w in onnx.load("model-wide.onnx").graph.initializer}
+        assert widths["w1"] == [16, 3, 3, 3]
+        assert widths["w3"] == [5, 16]
+        for part in (
+            "2 axes",
+            "equal on",
+            "rounding noise",
+            "1/10",
+            "onnx-grow verify model.onnx model-wide.onnx",
+        ):
+            assert part in result.stdout
+        assert str(Path("model-wide.onnx").stat().st_size)[:2] in result.stdout
+
+    def test_deepen_writes_a_verified_file_beside_the_input(self, folder: Path) -> None:
+        result = run("deepen", "model.onnx")
+        assert result.exit_code == 0, result.output
+        assert files(folder) == ["model-deep.onnx", "model.onnx"]
+        assert len(onnx.load("model-deep.onnx").graph.node) > 7
+        assert "equal on" in result.stdout
+
+    def test_verify_accepts_what_widen_wrote(self, folder: Path) -> None:
+        run("widen", "model.onnx", "-o", "wide.onnx", "-q")
+        result = run("verify", "model.onnx", "wide.onnx")
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith("equal on C")
+
+    def test_inspect_lists_what_can_grow_and_what_cannot(self, folder: Path) -> None:
+        result = run("inspect", "model.onnx")
+        assert result.exit_code == 0, result.output
+        for part in (
+            "input   x float [n, 3, 8, 8]",
+            "Can grow: 2 axes",
+            "first",
+            "second",
+            "Cannot grow",
+            "head",
+        ):
+            assert part in result.stdout
+        assert files(folder) == ["model.onnx"]
+
+    def test_options_reach_the_plan(self, folder: Path) -> None:
+        result = run(
+            "widen",
+            "model.onnx",
+            "--dry-run",
+            "--json",
+            "--width",
+            "first=11",
+            "--scheme",
+            "copy",
+            "--seed",
+            "7",
+        )
+        plan = json.loads(result.stdout)["plan"]
+        assert [(axis["name"], axis["new_size"]) for axis in plan["axes"]] == [("first", 11)]
+        assert (plan["scheme"], plan["seed"]) == ("copy", 7)
+        result = run(
+            "widen",
+            "model.onnx",
+            "--dry-run",
+            "--json",
+            "--only",
+            "sec*",
+            "--factor",
+            "1.5",
+            "--shape",
+            "x:2,3,8,8",
+        )
+        plan = json.loads(result.stdout)["plan"]
+        assert [(axis["name"], axis["new_size"]) for axis in plan["axes"]] == [("second", 12)]
+        assert plan["inputs"] == {"x": [2, 3, 8, 8]}
+
+    def test_the_same_seed_gives_the_same_bytes(self, folder: Path) -> None:
+        for output in ("a.onnx", "b.onnx"):
+            assert run("widen", "model.onnx", "-o", output, "--seed", "3", "--no-verify").exit_code == 0
+        assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
+
+    def test_a_dry_run_shows_the_plan_and_writes_nothing(self, folder: Path) -> None:
+        for command, step in (("widen", "first"), ("deepen", "identity")):
+            result = run(command, "model.onnx", "--dry-run")
+            assert result.exit_code == 0, result.output
+            assert step in result.stdout
+            assert "(not written)" in result.stdout
+        assert files(folder) == ["model.onnx"]
+
+    def test_noise_is_not_held_against_the_result(self, folder: Path) -> None:
+        result = run("widen", "model.onnx", "--scheme", "noise", "--noise", "0.05")
+        assert result.exit_code == 0, result.output
+        assert run("verify", "model.onnx", "model-wide.onnx").exit_code == 1
+
+    def test_inputs_of_ones_own(self, folder: Path) -> None:
+        np.savez("data.npz", x=np.ones((2, 3, 8, 8), np.float32))
+        result = run("widen", "model.onnx", "--inputs", "data.npz", "--json")
+        assert json.loads(result.stdout)["verification"]["inputs"][0].startswith("data.npz")
+        refused(run("widen", "model.onnx", "-o", "2.onnx", "--inputs", "none.npz"), 2, "none.npz")
+        assert files(folder) == ["data.npz", "model-wide.onnx", "model.onnx"]
+
+
+class TestFailedVerification:
+    def test_a_wrong_model_is_told_with_figures(self, folder: Path) -> None:
+        wrong = network()
+        weight = wrong.graph.initializer[1]
+        values = numpy_helper.to_array(weight).copy()
+        values[0, 0] *= 1.01
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        onnx.save(wrong, "wrong.onnx")
+        result = run("verify", "model.onnx", "wrong.onnx")
+        assert result.exit_code == 1
+        assert result.stdout.startswith("NOT EQUAL on C")
+        assert "error: output 'y'" in result.stderr
+        document = json.loads(run("verify", "model.onnx", "wrong.onnx", "--json").stdout)
+        assert document["ok"] is document["verification"]["ok"] is False
+
+    @pytest.mark.parametrize("command", ["widen", "deepen"])
+    def test_nothing_is_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+        import onnx_grow.verify as room
+
+        def lying(*args: object, **options: object) -> room.Report:
+            report = room.verification.verify(*args, **options)  # type: ignore[arg-type,attr-defined]
+            return replace(report, checks=(room.Check("interface", False, "output 'y' is gone"),))
+
+        monkeypatch.setattr(sys.modules["onnx_grow.verify"], "verify", lying)
+        result = run(command, "model.onnx")
+        assert result.exit_code == 1
+        assert "(not written)" in result.stdout
+        assert "error: interface: output 'y' is gone" in result.stderr
+        assert files(folder) == ["model.onnx"]
+
+
+class TestBadUsage:
+    @pytest.mark.parametrize("factor", ["1", "0.5", "-2", "0", "nan", "inf", "two", ""])
+    def test_a_factor_that_grows_nothing(self, folder: Path, factor: str) -> None:
+        refused(run("widen", "model.onnx", f"--factor={factor}"), 2, "--factor")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--width", "first"],
+            ["--width", "=3"],
+            ["--width", "first=many"],
+            ["--width", "first=0"],
+            ["--shape", "x"],
+            ["--shape", "x:1,b,8,8"],
+            ["--shape", "x:1,3,-8,8"],
+            ["--scheme", "magic"],
+            ["--kind", "wheels"],
+            ["--seed", "-1"],
+            ["--noise", "0"],
+            ["--provider", "tpu"],
+        ],
+    )
+    def test_values_that_mean_nothing(self, folder: Path, arguments: list[str]) -> None:
+        refused(run("widen", "model.onnx", *arguments), 2, arguments[0])
+
+    def test_near_misses_get_a_suggestion(self, folder: Path) -> None:
+        refused(run("widen", "model.onnx", "--fcator", "2"), 2, "--fcator", "did you mean --factor")
+        refused(run("wident", "model.onnx"), 2, "wident", "did you mean widen?")
+        refused(run("widen", "model.onnx", "--only", "frist"), 2, "frist", "did you mean 'first'?")
+        refused(run("deepen", "model.onnx", "--after", "secnod"), 2, "secnod", "second")
+
+    def test_what_is_missing_is_named(self, folder: Path) -> None:
+        refused(run("widen"), 2, "MODEL", "onnx-grow widen --help")
+        refused(run("verify", "model.onnx"), 2, "GROWN")
+
+    def test_shapes_that_do_not_fit(self, folder: Path) -> None:
+        refused(run("widen", "model.onnx", "--shape", "X:1,3,8,8"), 2, "X")
+        refused(run("inspect", "model.onnx", "--shape", "x:1,4,8,8"), 2, "x")
+        assert files(folder) == ["model.onnx"]
+
+    def test_a_width_that_is_no_growth(self, folder: Path) -> None:
+        refused(run("widen", "model.onnx", "--width", "first=8"), 2, "first", "8")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("command", ["inspect", "widen", "deepen"])
+    def test_files_that_are_no_models(self, folder: Path, command: str) -> None:
+        data = Path("model.onnx").read_bytes()
+        Path("folder").mkdir()
+        Path("empty.onnx").touch()
+        Path("text.onnx").write_text("This is not a model.\n" * 20)
+        Path("half.onnx").write_bytes(data[: len(data) // 2])
+        tensor = numpy_helper.from_array(np.arange(8, dtype=np.float32), "t")
+        Path("tensor.onnx").write_bytes(tensor.SerializeToString())
+        present = files(folder)
+        for name in ("none.onnx", "folder", "empty.onnx", "text.onnx", "half.onnx", "tensor.onnx"):
+            refused(run(command, name), 2, name)
+        assert files(folder) == present
+
+    def test_external_data_that_is_missing_outside_or_short(self, folder: Path) -> None:
+        def external(location: str, length: int) -> None:
+            model = network()
+            weight = model.graph.initializer[0]
+            weight.ClearField("raw_data")
+            weight.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
+                weight.external_data.add(key=key, value=value)
+            Path("external.onnx").write_bytes(model.SerializeToString())
+
+        needed = 8 * 3 * 3 * 3 * 4
+        external("none.data", needed)
+        refused(run("widen", "external.onnx"), 2, "none.data")
+        Path("short.data").write_bytes(bytes(needed - 4))
+        external("short.data", needed)
+        refused(run("widen", "external.onnx"), 2, "short.data")
+        external("../outside.data", needed)
+        refused(run("widen", "external.onnx"), 2, "outside.data")
+
+    def test_a_model_that_onnxruntime_cannot_load(self, folder: Path) -> None:
+        model = network()
+        model.graph.node.append(helper.make_node("Swirl", ["x"], ["z"], "swirl", domain="my.ops"))
+        model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", 3, 8, 8]))
+        model.opset_import.append(helper.make_opsetid("my.ops", 1))
+        Path("custom.onnx").write_bytes(model.SerializeToString())
+        refused(run("widen", "custom.onnx"), 2, "Swirl")
+        refused(run("verify", "custom.onnx", "model.onnx"), 2, "Swirl")
+        assert files(folder) == ["custom.onnx", "model.onnx"]
+
+    def test_a_model_with_nothing_to_grow(self, folder: Path) -> None:
+        model = network()
+        del model.graph.node[:6]
+        del model.graph.initializer[:2]
+        model.graph.input[0].CopyFrom(helper.make_tensor_value_info("f", TensorProto.FLOAT, ["n", 8]))
+        onnx.save(model, "linear.onnx")
+        refused(run("widen", "linear.onnx"), 3)
+        refused(run("deepen", "linear.onnx", "--scheme", "residual-copy"), 3)
+        refused(run("widen", "linear.onnx", "--dry-run"), 3)
+        assert run("inspect", "linear.onnx").exit_code == 0
+        assert files(folder) == ["linear.onnx", "model.onnx"]
+
+    def test_names_from_a_file_cannot_command_the_terminal(self, folder: Path) -> None:
+        model = network()
+        model.graph.node[0].name = "first\x1b[2J\x1b]0;owned\x07"
+        onnx.save(model, "evil.onnx")
+        for arguments in (
+            ["inspect", "evil.onnx", "-v"],
+            ["widen", "evil.onnx", "-v"],
+            ["deepen", "evil.onnx", "-v"],
+        ):
+            result = run(*arguments)
+            assert result.exit_code == 0, result.output
+            assert ESCAPE not in result.output
+
+
+class TestBadOutput:
+    def test_an_existing_file_stays_without_force(self, folder: Path) -> None:
+        Path("model-wide.onnx").write_text("precious")
+        refused(run("widen", "model.onnx"), 2, "model-wide.onnx exists", "--force")
+        assert Path("model-wide.onnx").read_text() == "precious"
+        assert run("widen", "model.onnx", "--force", "--no-verify").exit_code == 0
+        onnx.load("model-wide.onnx")
+
+    def test_the_input_is_never_replaced(self, folder: Path) -> None:
+        before = Path("model.onnx").read_bytes()
+        Path("link.onnx").symlink_to("model.onnx")
+        for output in ("model.onnx", "./model.onnx", "link.onnx"):
+            refused(run("widen", "model.onnx", "-o", output, "--force"), 2, "is the input")
+        assert Path("model.onnx").read_bytes() == before
+
+    def test_folders_that_are_none_or_closed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("folder").mkdir()
+        refused(run("widen", "model.onnx", "-o", "none/out.onnx"), 2, "none does not exist")
+        refused(run("widen", "model.onnx", "-o", "folder"), 2, "is a folder", "-o folder")
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        refused(run("widen", "model.onnx", "-o", "folder/out.onnx"), 2, "may not be written")
+        assert files(folder) == ["folder", "model.onnx"]
+
+    def test_outputs_are_looked_at_before_the_work(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def working(*args: object, **options: object) -> None:
+            raise AssertionError("too early")
+
+        monkeypatch.setattr("onnx_grow.grow.plan_widen", working)
+        refused(run("widen", "model.onnx", "-o", "none/out.onnx"), 2, "none does not exist")
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limits on file sizes here")
+    def test_a_disk_that_is_full(self, folder: Path) -> None:
+        code = (
+            "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+            "from onnx_grow.cli import main; main(['widen', 'model.onnx', '--no-verify'])"
+        )
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert result.returncode == 2, result.stderr
+        assert result.stderr.startswith("error: cannot write")
+        assert files(folder) == ["model.onnx"]
+
+
+class TestInterruption:
+    """The process is stopped in the middle of writing: while the staged file is synced to the disk."""
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_nothing_is_left_behind(self, folder: Path, number: signal.Signals, code: int) -> None:
+        program = (
+            "import os, signal\n"
+            f"os.fsync = lambda file: os.kill(os.getpid(), {int(number)})\n"
+            "from onnx_grow.cli import main; main(['widen', 'model.onnx'])"
+        )
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert result.returncode == code
+        assert result.stderr == ("error: interrupted\n" if number == signal.SIGINT else "")
+        assert result.stdout == ""
+        assert files(folder) == ["model.onnx"]
+
+    def test_a_reader_that_goes_away_ends_the_command_quietly(self, folder: Path) -> None:
+        command = [sys.executable, "-m", "onnx_grow", "inspect", "model.onnx"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+            assert running.stdout
+            assert running.stderr
+            running.stdout.close()
+            assert running.stderr.read() == b""
+        assert running.returncode == 141
+
+
+class TestPipesAndTerminals:
+    def test_a_model_may_come_from_a_pipe_and_go_into_one(self, folder: Path) -> None:
+        data = Path("model.onnx").read_bytes()
+        assert "Can grow: 2 axes" in run("inspect", "-", stdin=data).stdout
+        result = run("widen", "-", "-o", "-", stdin=data)
+        assert result.exit_code == 0, result.output
+        wide = onnx.load_model_from_string(result.stdout_bytes)
+        assert list(wide.graph.initializer[0].dims) == [16, 3, 3, 3]
+        assert "equal on" in result.stderr
+        assert run("verify", "model.onnx", "-", stdin=result.stdout_bytes).exit_code == 0
+        assert files(folder) == ["model.onnx"]
+
+    def test_pipes_that_make_no_sense(self, folder: Path) -> None:
+        data = Path("model.onnx").read_bytes()
+        refused(run("widen", "-", stdin=data), 2, "-o OUT")
+        refused(run("verify", "-", "-", stdin=data), 2, "one of the two")
+        refused(run("inspect", "-", stdin=b""), 2)
+        result = run("widen", "model.onnx", "-o", "-", "--json")
+        assert result.exit_code == 2
+        assert "--json" in result.stderr
+
+    def test_a_pipe_gets_text_only(self, folder: Path) -> None:
+        environment = {
+            key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "TTY_COMPATIBLE")
+        }
+        for arguments in (
+            ["inspect", "model.onnx"],
+            ["widen", "model.onnx"],
+            ["widen", "none.onnx"],
+            ["--help"],
+        ):
+            result = process(*arguments, env=environment)
+            assert result.stdout + result.stderr
+            assert ESCAPE not in result.stdout + result.stderr
+
+    @pytest.mark.parametrize("plain", [False, True])
+    def test_a_terminal_gets_progress_and_colour_unless_told_not_to(self, folder: Path, plain: bool) -> None:
+        pty = pytest.importorskip("pty", reason="no pseudo-terminals here")
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+        environment.pop("NO_COLOR", None)
+        if plain:
+            environment["NO_COLOR"] = "1"
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "onnx_grow", "verify", "model.onnx", "model.onnx"]
+        with subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        ) as running:
+            os.close(theirs)
+            shown = b""
+            while piece := _read(ours):
+                shown += piece
+        os.close(ours)
+        assert running.returncode == 0
+        assert b"verifying" in shown
+        assert (b"\x1b[1;32mequal" in shown) is not plain
+
+    def test_quiet_says_nothing(self, folder: Path) -> None:
+        result = run("widen", "model.onnx", "-q")
+        assert (result.exit_code, result.output) == (0, "")
+
+    def test_verbose_says_everything(self, folder: Path) -> None:
+        assert "worst input" in run("verify", "model.onnx", "model.onnx", "-v").stdout
+        assert "new size" in run("widen", "model.onnx", "-v", "--no-verify").stdout
+
+    def test_help_version_and_usage_errors_start_without_the_heavy_libraries(self) -> None:
+        for arguments in (
+            ["--help"],
+            ["--version"],
+            ["widen", "--help"],
+            ["widen", "m.onnx", "--factor", "1"],
+        ):
+            program = (
+                "import sys\nfrom onnx_grow.cli import main\n"
+                f"try: main({arguments})\n"
+                "except SystemExit: print([m for m in ('numpy', 'onnx', 'onnxruntime', 'rich') if m in sys.modules])"
+            )
+            result = subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, check=False
+            )
+            assert result.stdout.endswith("[]\n"), result.stdout + result.stderr
+
+
+class TestErrors:
+    def test_no_traceback_unless_asked(self, folder: Path) -> None:
+        assert "Traceback" not in run("inspect", "none.onnx").output
+        result = run("inspect", "none.onnx", "--debug")
+        assert "Traceback" in result.stderr
+        assert result.stderr.splitlines()[-2].startswith("error: ") or result.stderr.splitlines()[
+            -1
+        ].startswith("error: ")
+
+    def test_a_fault_of_ours_is_no_verdict_on_the_model(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*args: object, **options: object) -> None:
+            raise KeyError("oops")
+
+        monkeypatch.setattr("onnx_grow.grow.plan_widen", broken)
+        refused(run("widen", "model.onnx"), 70, "internal error: KeyError: 'oops'", "--debug")
+
+    def test_errors_as_documents(self, folder: Path) -> None:
+        result = run("widen", "none.onnx", "--json")
+        document = json.loads(result.stdout)
+        assert document["ok"] is False
+        assert document["command"] == "widen"
+        assert document["error"]["kind"] == "InvalidModelError"
+        assert "none.onnx" in document["error"]["message"]
+        assert result.stderr.startswith("error: ")
+
+    def test_a_gpu_that_does_not_answer(self, folder: Path) -> None:
+        try:
+            choose("cuda")
+            pytest.skip("CUDA answers here")
+        except DeviceUnavailableError:
+            pass
+        for arguments in (
+            ["widen", "model.onnx"],
+            ["deepen", "model.onnx"],
+            ["verify", "model.onnx", "model.onnx"],
+        ):
+            refused(run(*arguments, "--provider", "cuda"), 4, "CUDA")
+        assert files(folder) == ["model.onnx"]
+
+
+class TestDocuments:
+    """The keys of docs/json.md; removing one breaks somebody's script."""
+
+    TOP = frozenset({"schema", "command", "ok"})
+    GROWTH = TOP | {"input", "output", "plan", "parameters", "bytes", "nodes", "verification"}
+
+    def document(self, *arguments: str) -> dict[str, object]:
+        result = run(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        fields = json.loads(result.stdout)
+        assert (fields["schema"], fields["command"], fields["ok"]) == (1, arguments[0], True)
+        assert isinstance(fields, dict)
+        return fields
+
+    def test_inspect(self, folder: Path) -> None:
+        fields = self.document("inspect", "model.onnx")
+        assert fields.keys() == self.TOP | {"model", "totals", "axes"}
+        assert fields["model"] == {
+            "path": "model.onnx",
+            "ir_version": 8,
+            "opset": 17,
+            "nodes": 7,
+            "parameters": 837,
+            "bytes": Path("model.onnx").stat().st_size,
+            "inputs": [{"name": "x", "type": "float", "shape": ["n", 3, 8, 8]}],
+            "outputs": [{"name": "y", "type": "float", "shape": ["n", 5]}],
+        }
+        assert fields["totals"]["growable_axes"] == 2  # type: ignore[index]
+        keys = {
+            "name",
+            "size",
+            "kind",
+            "constraint",
+            "growable",
+            "reasons",
+            "writers",
+            "readers",
+            "parameters",
+        }
+        assert all(keys <= axis.keys() for axis in fields["axes"])  # type: ignore[attr-defined]
+
+    def test_widen_and_deepen(self, folder: Path) -> None:
+        for command, output in (("widen", "model-wide.onnx"), ("deepen", "model-deep.onnx")):
+            fields = self.document(command, "model.onnx")
+            assert fields.keys() == self.GROWTH
+            assert (fields["input"], fields["output"]) == ("model.onnx", output)
+            assert fields["bytes"] == {
+                "before": Path("model.onnx").stat().st_size,
+                "after": Path(output).stat().st_size,
+            }
+            assert fields["plan"]["operation"] == command  # type: ignore[index]
+            added = fields["nodes"]["after"] - fields["nodes"]["before"]  # type: ignore[index]
+            assert len(fields["nodes"]["inserted"]) == added  # type: ignore[index]
+        assert self.document("widen", "model.onnx", "--dry-run")["bytes"]["after"] is None  # type: ignore[index]
+
+    def test_verify(self, folder: Path) -> None:
+        fields = self.document("verify", "model.onnx", "model.onnx")
+        assert fields.keys() == self.TOP | {"original", "grown", "verification"}
+        documented = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
+        assert all(f"`{key}`" in documented for key in fields["verification"])  # type: ignore[attr-defined]
+
+
+def test_the_kinds_offered_are_the_kinds_there_are() -> None:
+    assert set(options.KINDS) == set(KINDS)
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert [count(n) for n in (0, 999, 1000, 25_557_032, 999_999)] == ["0", "999", "1 k", "25.6 M", "1 M"]
+    assert [size(n) for n in (12, 97_800_000)] == ["12 B", "97.8 MB"]
+    assert printable("a\x1b[0m\nb\u202e") == "a\\x1b[0m\\nb\\u202e"
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux says EIO when the other side is closed
+        return b""
