@@ -102,8 +102,22 @@ def _differences(
         yield f"{kind}s {', '.join(names) or 'none'} became {', '.join(new_names) or 'none'}"
         return
     for old, new in zip(before, after, strict=True):
-        if (was := _type(old.type)) != (now := _type(new.type)):
+        was, now = _type(old.type), _type(new.type)
+        if was != now and not (kind == "output" and _refines(old.type, new.type)):
             yield f"{kind} {old.name!r} {was} became {now}"
+
+
+def _refines(old: onnx.TypeProto, new: onnx.TypeProto) -> bool:
+    """Whether `new` is the tensor type `old` with open sizes filled in, as simplifiers do with outputs."""
+    before, after = old.tensor_type, new.tensor_type
+    if before.elem_type != after.elem_type or not after.HasField("shape"):
+        return False
+    if not before.HasField("shape"):
+        return True
+    pairs = list(zip(before.shape.dim, after.shape.dim, strict=False))
+    return len(before.shape.dim) == len(after.shape.dim) and all(
+        not was.HasField("dim_value") or was.dim_value == now.dim_value for was, now in pairs
+    )
 
 
 def _type(proto: onnx.TypeProto) -> str:

@@ -14,7 +14,7 @@ from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Model
 from onnx_grow.verify.roles import Role, role_of
 
-__all__ = ["SCALES", "Feed", "Signature", "signature"]
+__all__ = ["SCALES", "Feed", "Signature", "signature", "told"]
 
 Array = np.ndarray[Any, Any]
 
@@ -52,9 +52,14 @@ class Signature:
             name: _values(name, dtype, shapes[name], self.roles[name], seed, scale, _steps(shapes))
             for name, dtype in self.dtypes.items()
         }
-        sizes = ", ".join(f"{name} {'x'.join(map(str, shapes[name])) or 'scalar'}" for name in arrays)
+        sizes = told({name: shapes[name] for name in arrays})
         scaled = f", scale {scale:g}" if any(array.dtype.kind == "f" for array in arrays.values()) else ""
         return Feed(f"seed {seed}{scaled}: {sizes}" if sizes else "no inputs", arrays)
+
+
+def told(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Input shapes in words."""
+    return ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items())
 
 
 def signature(model: Model) -> Signature:

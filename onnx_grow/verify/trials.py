@@ -14,7 +14,7 @@ from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import Model
 from onnx_grow.shapes import candidates
 from onnx_grow.shapes.sizes import dynamic_dims
-from onnx_grow.verify.inputs import Feed, Signature
+from onnx_grow.verify.inputs import Feed, Signature, told
 from onnx_grow.verify.sessions import Arrays, RunError
 
 __all__ = ["Trials", "made_up"]
@@ -67,16 +67,16 @@ def made_up(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, see
 
 
 def _first(trials: Trials, model: Model, wanted: Signature, shapes: Shapes) -> Sizes:
-    told = ""
+    first_problem = ""
     for sizes in islice(_sizes(model, shapes, samples=1), FIRST_TRIALS):
         problem = trials.problem(wanted.feed(sizes, 0))
         if not problem:
             return sizes
-        told = told or problem
+        first_problem = first_problem or problem
     if shapes:
-        raise InvalidRequestError(f"the original does not run with the shapes given: {told}")
+        raise InvalidRequestError(f"the original does not run with the shapes given: {first_problem}")
     raise InvalidModelError(
-        f"the original does not run: {told}",
+        f"the original does not run: {first_problem}",
         hint="give the shapes of its inputs (--shape NAME:1,3,224,224) or the inputs themselves (--inputs)",
     )
 
@@ -91,7 +91,7 @@ def _second(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, fir
             continue
         feed = wanted.feed(sizes, 1)
         if trials.problem(feed):
-            failed.append("x".join(map(str, sizes[dims[0][0]])))
+            failed.append(told(sizes))
             continue
         if best is not None:
             trials.drop(1)
@@ -100,7 +100,7 @@ def _second(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, fir
             return best
     if failed:
         trials.notes.append(
-            f"other sizes left out, the original does not run with them: {dims[0][0]} {', '.join(failed)}"
+            f"{len(failed)} other choices of input sizes left out, the original does not run with them: {failed[0]} …"
         )
     return best
 
