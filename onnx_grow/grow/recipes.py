@@ -69,12 +69,12 @@ class Share:
             stays = len(going) < len(classes)
             if stays:
                 done = np.isin(classes, going, invert=True)
-                out[:, positions[done]] = rest[:, done]
+                _place(out, positions[done], rest[:, done])
                 rest, positions = rest[:, ~done], positions[~done]
             piece, rest = _cut(rest, self.counts[going] - k + 1, rng)
-            out[:, positions] = piece
+            _place(out, positions, piece)
             classes, positions = going, following
-        out[:, positions] = rest
+        _place(out, positions, rest)
         return out.reshape(*shape[: self.dim], len(g), *shape[self.dim + 1 :])
 
 
@@ -185,6 +185,16 @@ def _pick(rows: Array, index: Indices) -> Array:
     )
 
 
+def _place(out: Array, positions: Indices, values: Array) -> None:
+    """out[:, positions] = values, in one sweep where the positions are all in a row."""
+    order = np.argsort(positions)
+    first, last = positions[order[0]], positions[order[-1]]
+    if last - first + 1 == len(positions):
+        out[:, first : last + 1] = _pick(values, order)
+    else:
+        out[:, positions] = values
+
+
 def _cut(values: Array, left: Indices, rng: np.random.Generator) -> tuple[Array, Array]:
     """Cut a random part, about one in `left[class]`, off every element of `values` (outer, class, inner): the part, and the rest.
 
@@ -193,15 +203,21 @@ def _cut(values: Array, left: Indices, rng: np.random.Generator) -> tuple[Array,
     random order, so that neither is the larger by position.
     """
     wide = np.float64 if values.dtype == np.float64 else np.float32
-    drawn = rng.random(values.shape, np.float32).astype(wide, copy=False)
-    drawn *= 2
-    drawn -= 1
+    integers = np.dtype(f"i{values.dtype.itemsize}")
+    drawn = (
+        rng.bit_generator.random_raw(-(-values.size // 4)).view(np.int16)[: values.size].reshape(values.shape)
+    )
     low, high = 0.5 / left, np.minimum(1.5 / left, 0.5)
-    fraction = np.abs(drawn)
-    fraction *= (low - high).astype(wide)[:, None]
+    fraction = np.abs(drawn.astype(wide))
+    fraction *= ((low - high) / 32768).astype(wide)[:, None]
     fraction += (1.0 - low).astype(wide)[:, None]
     fraction *= values
     big = fraction.astype(values.dtype, copy=False)
     small = values - big
-    part = np.where((drawn > 0) & (left == 2)[:, None], big, small)
+    # Choosing by bits is many times faster than np.where, whose branches no processor predicts.
+    chosen = (drawn >> 15).astype(integers)
+    chosen &= -(left == 2).astype(integers)[:, None]
+    chosen &= big.view(integers) ^ small.view(integers)
+    chosen ^= small.view(integers)
+    part = chosen.view(values.dtype)
     return part, values - part
