@@ -137,7 +137,7 @@ def solve(
 
 def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[AxisInfo], dict[str, str]]:
     for glob in (*request.only, *request.widths):
-        if not any(_matches(row, glob) for row in table):
+        if not any(_matches(table, row, glob) for row in table):
             names = [name for row in table for name in (row.name, *row.writers)]
             close = get_close_matches(glob, names, 1)
             raise InvalidRequestError(
@@ -148,9 +148,9 @@ def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[Ax
     asked: list[AxisInfo] = []
     skipped: dict[str, str] = {}
     for row in table:
-        width = next((size for glob, size in request.widths.items() if _matches(row, glob)), None)
+        width = next((size for glob, size in request.widths.items() if _matches(table, row, glob)), None)
         chosen = row.kind in request.kinds and (
-            not request.only or any(_matches(row, g) for g in request.only)
+            not request.only or any(_matches(table, row, g) for g in request.only)
         )
         if width is None and (not chosen or (request.widths and not request.only)):
             continue
@@ -166,7 +166,10 @@ def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[Ax
     return sizes, asked, skipped
 
 
-def _matches(row: AxisInfo, glob: str) -> bool:
+def _matches(table: AxisTable, row: AxisInfo, glob: str) -> bool:
+    """Whether a glob means an axis: by its name or a writer's, unless the glob is an axis' name, which means that axis alone."""
+    if glob in table.axes:
+        return row.name == glob
     return any(fnmatchcase(name, glob) for name in (row.name, *row.writers))
 
 
@@ -179,7 +182,9 @@ def _compounding(
 ) -> list[tuple[Axis, str]]:
     """Of several growing factors of one dimension, all but one: together they would grow it by more than was asked for."""
     kinds = {table.axes[row.name]: row.kind for row in table}
-    explicit = {axis for axis in wanted if any(_matches(table[names[axis]], glob) for glob in request.widths)}
+    explicit = {
+        axis for axis in wanted if any(_matches(table, table[names[axis]], glob) for glob in request.widths)
+    }
     out: dict[Axis, str] = {}
     for dims in analysis.dims.values():
         for dim in dims:
