@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_grow.errors import OutputError
-from onnx_grow.model import Inline, Model, load, save, staged, writer
+from onnx_grow.model import Inline, Model, load, save, staged, wire, writer
 
 SIZES = (4, 300, 1500, 5000, 100)
 
@@ -151,6 +151,32 @@ def test_fields_behind_the_values_and_unknown_fields_are_kept(tmp_path: Path) ->
     )  # field 100, which nobody knows yet
     path = save(load(data), tmp_path / "m.onnx")
     assert path.read_bytes() == data
+
+
+def test_unknown_fields_with_the_number_of_a_known_one_are_kept(tmp_path: Path) -> None:
+    proto = model(2).to_proto()
+    graph = (
+        proto.graph.SerializeToString(deterministic=True) + b"\x28\x01"
+    )  # GraphProto.initializer as a number
+    proto.ClearField("graph")
+    data = (
+        proto.SerializeToString(deterministic=True) + wire.key(wire.GRAPH) + wire.varint(len(graph)) + graph
+    )
+    data += b"\x38\x01"  # ModelProto.graph as a number
+    assert onnx.ModelProto.FromString(save(load(data), tmp_path / "m.onnx").read_bytes()) == (
+        onnx.ModelProto.FromString(data)
+    )
+
+
+def test_pieces_may_be_views_of_wider_elements(tmp_path: Path) -> None:
+    class Wide(Interrupted):
+        def chunks(self) -> Iterator[memoryview]:  # type: ignore[override]
+            yield np.ones(2000, np.float32).data
+
+    path = save(
+        Model(model(1).skeleton, {**model(1).weights, "w2": Wide(RuntimeError())}), tmp_path / "m.onnx"
+    )
+    assert values(path) == {1.0}
 
 
 def test_more_than_two_gigabytes_in_one_file_are_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def load(
 def _exported(graph: gs.Graph) -> onnx.ModelProto:
     import onnx_graphsurgeon as gs
 
-    proto = gs.export_onnx(graph)
+    proto: onnx.ModelProto = gs.export_onnx(graph)
     # A graph without an IR version would get the newest, which runtimes do not read yet; below 4, initializers
     # would have to be inputs, and GraphSurgeon has none that are.
     oldest = helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)

@@ -6,16 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnx
 from onnx import AttributeProto
 
+from onnx_grow.model.topology import Topology
 from onnx_grow.model.weights import Weight, dtype_name
 from onnx_grow.model.writer import filled
-
-if TYPE_CHECKING:
-    from onnx_grow.model.topology import Topology
 
 __all__ = ["Model"]
 
@@ -36,8 +33,6 @@ class Model:
 
     def topology(self) -> Topology:
         """The graph as GraphSurgeon sees it, for reading; fresh at each call."""
-        from onnx_grow.model.topology import Topology
-
         return Topology(self.skeleton)
 
     def to_proto(self) -> onnx.ModelProto:

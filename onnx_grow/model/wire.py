@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 __all__ = [
+    "BYTES",
     "GRAPH",
     "INITIALIZER",
     "RAW_DATA",
@@ -39,7 +40,9 @@ RAW_DATA: Final = 9
 GRAPH_FIELDS: Final = 2_000_000
 """Nodes, tensors and declarations one graph may have: an empty node is 2 bytes here and 150 in memory."""
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+BYTES: Final = 2
+"""The wire type of strings, bytes, tensors and graphs."""
+_VARINT, _FIXED64, _FIXED32 = 0, 1, 5
 
 Span = tuple[int, int]
 
@@ -68,7 +71,7 @@ def bare(data: memoryview) -> tuple[bytes, list[Span | None]]:
     model: list[bytes | memoryview] = []
     kept = 0
     for field in fields(data, 0, len(data)):
-        if field.number == GRAPH and field.wire == _BYTES:
+        if field.number == GRAPH and field.wire == BYTES:
             graph = _bare_graph(data, field, spans)
             model += (data[kept : field.key], key(GRAPH), varint(len(graph)), graph)
             kept = field.end
@@ -88,7 +91,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
         number, wire = tag >> 3, tag & 7
         if number == 0:
             raise MalformedError(f"a field without a number at byte {begin}")
-        if wire == _BYTES:
+        if wire == BYTES:
             length, at = _read_varint(data, at, end)
             stop = at + length
         elif wire == _VARINT:
@@ -107,7 +110,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
 
 def graph_depth(data: memoryview) -> int:
     """How deep graphs are nested in a serialized ModelProto; 1 for a graph without subgraphs."""
-    level = [(f.start, f.end) for f in fields(data, 0, len(data)) if f.number == GRAPH and f.wire == _BYTES]
+    level = [(f.start, f.end) for f in fields(data, 0, len(data)) if f.number == GRAPH and f.wire == BYTES]
     depth = 0
     while level:
         depth += 1
@@ -116,14 +119,14 @@ def graph_depth(data: memoryview) -> int:
                 (field.start, field.end)
                 for span in level
                 for field in fields(data, *span)
-                if field.number in number and field.wire == _BYTES
+                if field.number in number and field.wire == BYTES
             ]
     return depth
 
 
 def key(number: int) -> bytes:
     """The key of a field whose payload is bytes: a string, a tensor, a graph."""
-    return varint(number << 3 | _BYTES)
+    return varint(number << 3 | BYTES)
 
 
 def varint(value: int) -> bytes:
@@ -142,7 +145,7 @@ def _bare_graph(data: memoryview, graph: Field, spans: list[Span | None]) -> byt
     for count, field in enumerate(fields(data, graph.start, graph.end)):
         if count == GRAPH_FIELDS:
             raise MalformedError(f"the graph has more than {GRAPH_FIELDS:,} nodes and tensors")
-        if field.number == INITIALIZER and field.wire == _BYTES:
+        if field.number == INITIALIZER and field.wire == BYTES:
             tensor, span = _bare_tensor(data, field)
             spans.append(span)
             if span is not None:
@@ -157,7 +160,7 @@ def _bare_tensor(data: memoryview, tensor: Field) -> tuple[bytes, Span | None]:
     kept = tensor.start
     span = None
     for field in fields(data, tensor.start, tensor.end):
-        if field.number == RAW_DATA and field.wire == _BYTES:
+        if field.number == RAW_DATA and field.wire == BYTES:
             span = field.start, field.end - field.start  # of several, the last one counts, as in protobuf
             pieces.append(data[kept : field.key])
             kept = field.end

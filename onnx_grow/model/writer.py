@@ -241,11 +241,11 @@ def _pieces(model: Model, location: str, offsets: Mapping[str, int]) -> list[byt
     pieces: list[bytes | memoryview | Weight] = []
     kept = 0
     for field in wire.fields(data, 0, len(data)):
-        if field.number == wire.GRAPH:
+        if field.number == wire.GRAPH and field.wire == wire.BYTES:
             graph: list[bytes | memoryview | Weight] = []
             inner = field.start
             for part in wire.fields(data, field.start, field.end):
-                if part.number == wire.INITIALIZER:
+                if part.number == wire.INITIALIZER and part.wire == wire.BYTES:
                     initializer = next(initializers)
                     weight = model.weights[initializer.name]
                     tensor = _tensor(initializer, weight, location, offsets.get(initializer.name))
@@ -304,8 +304,9 @@ def _stream(
     count = 0
     for chunk in weight.chunks():
         write(chunk)
-        written(len(chunk))
-        count += len(chunk)
+        size = memoryview(chunk).nbytes  # of a view of wider elements, `len` counts those
+        written(size)
+        count += size
     if count != weight.nbytes:
         raise ValueError(f"{weight!r} announced {weight.nbytes} bytes and delivered {count}")
 
@@ -313,9 +314,8 @@ def _stream(
 @contextmanager
 def _new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
     """A new file, mode 0644 under the umask, on the disk when the context ends."""
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644), "wb"
-    ) as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
 
         def write(data: bytes | memoryview) -> None:
             file.write(data)
@@ -326,9 +326,7 @@ def _new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(
-        OSError
-    ):  # some systems cannot open a folder; the rename is then as durable as they make it
+    with suppress(OSError):  # where a folder cannot be opened, a rename is as durable as the system makes it
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
