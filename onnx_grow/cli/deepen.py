@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     metavar="DATA",
-    help="Real inputs (.npz, .npy or a folder) whose statistics new BatchNormalization layers start from.",
+    help="Real inputs (.npz, or .npy for one input) whose statistics new BatchNormalization layers start from.",
 )
 @seed_option
 @checking_options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _GROWS = {"any": "to any size", "uniform": "by whole factors"}
 
 #: Axes listed one by one before the list is cut to the largest ones.
-LISTED = 24
+LISTED = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,9 @@ class Inspection:
         growable = sorted(self.table.growable, key=lambda axis: -axis.parameters)
         listed = growable if verbose else growable[:LISTED]
         parts: list[RenderableType] = [Text(line) for line in self._heading()]
+        parts += ["", Text(self._growable_line(), style="bold")]
         if growable:
-            parts += ["", Text(self._growable_line(), style="bold"), _growable_table(listed)]
+            parts.append(_growable_table(listed, verbose=verbose))
         if len(growable) > len(listed):
             parts += [
                 Text(f"  and {len(growable) - len(listed):,} smaller ones (-v lists them)", style="dim")
@@ -94,24 +95,30 @@ class Inspection:
 
     def _growable_line(self) -> str:
         table = self.table
+        if not table.growable:
+            return "Can grow: nothing"
+        kinds = Counter(axis.kind for axis in table.growable).most_common()
         return (
-            f"Can grow: {counted(len(table.growable), 'axis', 'axes')}, holding "
+            f"Can grow: {counted(len(table.growable), 'axis', 'axes')} "
+            f"({', '.join(f'{n:,} {kind}' for kind, n in kinds)}), holding "
             f"{count(table.growable_parameters)} of {count(table.parameters)} parameters "
             f"({share(table.growable_parameters, table.parameters)})"
         )
 
 
-def _growable_table(axes: Sequence[AxisInfo]) -> Table:
-    table = columns("axis", "kind", "size>", "grows", "parameters>", "also written by", "read by")
+def _growable_table(axes: Sequence[AxisInfo], *, verbose: bool) -> Table:
+    """One row per axis; who writes and reads it by number, or with `verbose` by name."""
+    names = ("written by", "read by") if verbose else ("written by>", "read by>")
+    table = columns("axis", "kind", "size>", "grows", "parameters>", *names)
     for axis in axes:
+        layers = (axis.writers, axis.readers)
         table.add_row(
             printable(axis.name),
             axis.kind,
             f"{axis.size:,}",
             _GROWS[axis.constraint],
             count(axis.parameters),
-            some(tuple(name for name in axis.writers if name != axis.name), 2),
-            some(axis.readers, 2),
+            *(some(nodes, len(nodes)) if verbose else f"{len(nodes):,}" for nodes in layers),
         )
     return table
 
@@ -133,7 +140,7 @@ def _frozen_table(axes: Sequence[AxisInfo], *, verbose: bool) -> Table:
     for group in largest[:LISTED]:
         example = max(group, key=lambda axis: axis.parameters)
         total = sum(axis.parameters for axis in group)
-        table.add_row(f"{len(group):,}", count(total), _because(example.reasons), printable(example.name))
+        table.add_row(f"{len(group):,}", count(total), _because(example.reasons[:1]), printable(example.name))
     return table
 
 
