@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,12 @@ def channel_statistics(
     """Mean and variance of tensors along their channel axis (`axes`), over `calibration` data.
 
     The data map input names to arrays whose first dimension counts samples; a file is an .npz of such arrays, or an
-    .npy for a model with one input. Without data, standard normal inputs drawn from `seed`. Sums are taken in float64.
+    .npy for a model with one input; a folder holds such files. Without data the inputs are standard normal, drawn
+    from `seed`. Sums are taken in float64.
+
     Raises InvalidRequestError for data that do not fit the model or that it does not run on.
     """
-    feeds = (
-        _random(model, shapes, seed) if calibration is None else _batches(model, _read(model, calibration))
-    )
+    feeds = _random(model, shapes, seed) if calibration is None else _given(model, calibration)
     moments = {name: _Moments(shapes.shape[name][axis]) for name, axis in axes.items()}
     with tempfile.TemporaryDirectory(prefix="onnx-grow-") as folder:
         session = _session(_observable(model, shapes, axes), Path(folder, "calibration.onnx"))
@@ -115,27 +116,36 @@ def _session(model: Model, path: Path) -> Any:
             ) from error
 
 
-def _read(model: Model, calibration: Calibration) -> dict[str, Array]:
+def _given(model: Model, calibration: Calibration) -> Iterator[dict[str, Array]]:
     if isinstance(calibration, Mapping):
-        return {str(name): np.asarray(array) for name, array in calibration.items()}
+        yield from _batches(model, {str(name): np.asarray(array) for name, array in calibration.items()})
+        return
     path = Path(calibration)
+    files = sorted(path.glob("*.np[yz]")) if path.is_dir() else [path]
+    if not files:
+        raise InvalidRequestError(f"the calibration folder {str(path)!r} holds no .npz or .npy file")
+    for file in files:
+        yield from _batches(model, _read(model, file))
+
+
+def _read(model: Model, path: Path) -> dict[str, Array]:
     inputs = [value.name for value in _inputs(model)]
     try:
         loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidRequestError(
             f"the calibration file {str(path)!r} cannot be read: {error}",
             hint="it has to be an .npz or .npy file",
         ) from error
-    if isinstance(loaded, np.ndarray):
-        if len(inputs) != 1:
-            raise InvalidRequestError(
-                f"the calibration file {str(path)!r} holds one array and the model has {len(inputs)} inputs",
-                hint="use an .npz file with one array per input",
-            )
-        return {inputs[0]: loaded}
-    with loaded:
-        return {name: loaded[name] for name in loaded.files}
+    if len(inputs) != 1:
+        raise InvalidRequestError(
+            f"the calibration file {str(path)!r} holds one array and the model has {len(inputs)} inputs",
+            hint="use an .npz file with one array per input",
+        )
+    return {inputs[0]: loaded}
 
 
 def _batches(model: Model, data: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
@@ -151,24 +161,26 @@ def _batches(model: Model, data: Mapping[str, Array]) -> Iterator[dict[str, Arra
     if missing := [name for name in inputs if name not in data]:
         raise InvalidRequestError(f"the calibration data have no array for input {missing[0]!r}")
     arrays = {name: _fitting(name, data[name], tensor) for name, tensor in inputs.items()}
-    counts = {len(array) for array in arrays.values() if array.ndim}
+    sizes = {len(array) if array.ndim else None for array in arrays.values()}
     fixed = {
         tensor.shape.dim[0].dim_value
         for tensor in inputs.values()
-        if len(tensor.shape.dim) and tensor.shape.dim[0].HasField("dim_value")
+        if tensor.shape.dim and tensor.shape.dim[0].dim_value > 0
     }
-    if len(counts) != 1 or len(fixed) > 1 or not all(array.ndim for array in arrays.values()):
+    count = sizes.pop()
+    if sizes or len(fixed) > 1 or count is None:  # the first dimension does not count samples everywhere
         yield arrays
         return
-    (count,), size = counts, fixed.pop() if fixed else BATCH
-    if not count or (count < size and size != BATCH):
+    size, whole = BATCH, count
+    if fixed:
+        size = fixed.pop()
+        whole -= count % size
+    if not whole:
         raise InvalidRequestError(
-            f"the calibration data have {count} samples, and the model takes {size} at a time"
+            f"the calibration data have {count} samples, which is not one batch of the model"
         )
-    for start in range(0, count, size):
-        batch = {name: array[start : start + size] for name, array in arrays.items()}
-        if start == 0 or start + size <= count or size == BATCH:
-            yield batch
+    for start in range(0, whole, size):
+        yield {name: array[start : start + size] for name, array in arrays.items()}
 
 
 def _fitting(name: str, array: Array, tensor: onnx.TypeProto.Tensor) -> Array:
@@ -212,4 +224,11 @@ def _draw(rng: np.random.Generator, dtype: int, shape: tuple[int, ...]) -> Array
 
 
 def _inputs(model: Model) -> list[onnx.ValueInfoProto]:
-    return [value for value in model.skeleton.graph.input if value.name not in model.weights]
+    inputs = [value for value in model.skeleton.graph.input if value.name not in model.weights]
+    for value in inputs:
+        if not value.type.HasField("tensor_type"):
+            raise InvalidRequestError(
+                f"input {value.name!r} is no tensor, so there is no forward pass for the statistics of BatchNormalization",
+                hint="name layers without BatchNormalization with --after",
+            )
+    return inputs

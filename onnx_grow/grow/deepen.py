@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 from onnx_grow.grow.calibration import Calibration, channel_statistics
@@ -24,9 +25,10 @@ from onnx_grow.grow.deepen_plan import (
 )
 from onnx_grow.grow.identity import insert_identity
 from onnx_grow.grow.insertion import Prefixes
+from onnx_grow.grow.provenance import provenance
 from onnx_grow.grow.residual import home, insert_residual
 from onnx_grow.grow.sites import Refused, Site, find_sites
-from onnx_grow.grow.skips import LARGE, Skip, find_skips, has_weights, layers, weights_of
+from onnx_grow.grow.skips import Skip, find_skips, has_weights, layers, weights_of
 from onnx_grow.model import Draft, Model
 from onnx_grow.shapes import Shapes
 from onnx_grow.shapes import infer as infer_shapes
@@ -46,19 +48,22 @@ def deepen(
 ) -> Model:
     """A deeper model that computes the same function.
 
-    `scheme`: "identity" inserts, behind linear layers with an idempotent activation, a layer that starts as the identity
-    (Net2DeeperNet); "residual-copy" inserts, behind skip connections y = s + f(s), a copy of f that starts as zero.
-    None takes residual-copy where the model has skip connections, and identity where it has none (or outside of them, with `after`).
+    `scheme`: "identity" inserts, behind linear layers with an idempotent activation, a layer that starts as the
+    identity (Net2DeeperNet); "residual-copy" inserts, behind skip connections y = s + f(s), a copy of f that
+    starts as zero. None takes residual-copy where the model has skip connections, and identity where it has none,
+    or outside of them with `after`.
 
-    `after` restricts the places to those of which a node, or a tensor it computes, matches one of the globs. `every=k` inserts
-    after each k-th place, in the order of the graph. Without either, there is one new layer for every four of a stage, evenly spaced,
-    and at least one per stage; a stage is all layers of one resolution (identity) or on one stream (residual-copy). That
-    is the growth of LLaMA Pro (32 to 40 blocks) and adds a block to each stage of ResNet-50; the result deepens again, and
-    `every=1` doubles the depth at once.
+    `after` restricts the places to those of which a node, or a tensor it computes, matches one of the globs.
+    `every=k` inserts after each k-th place, in the order of the graph; `every=1` doubles the depth at once. Without
+    either there is one new layer for every four of a stage, and at least one per stage: all layers of one
+    resolution (identity), or on one stream (residual-copy). That is the growth of LLaMA Pro, 32 to 40 blocks, and
+    a block more in each stage of ResNet-50. Among each four, identity takes the place where the new layer is most
+    like the one before it, so that a layer is not followed by a much larger one. The result deepens again.
 
-    A repeated BatchNormalization takes its statistics from a forward pass over `calibration`: {input: array} with samples along
-    the first dimension, or an .npz or .npy file; without it, from random inputs drawn from `seed`, which keeps the function but makes a
-    poorer start for training. `shapes` fixes input shapes that the file leaves open, for the analysis.
+    A repeated BatchNormalization takes its statistics from a forward pass over `calibration`: {input: array} with
+    samples along the first dimension, an .npz or .npy file, or a folder of them; without it, over random inputs drawn
+    from `seed`, which keeps the function but is a poorer start for training. `shapes` fixes input shapes that the
+    file leaves open, for the analysis.
 
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can be inserted as
     asked, with reasons that name nodes.
@@ -117,20 +122,22 @@ def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
             insert_identity(draft, flow, layer, prefix)
         else:
             insert_residual(draft, flow, reach, layer, prefix)
-    return draft.freeze({"onnx_grow.plan": plan.to_json()})
+    return draft.freeze(provenance(model, plan.to_json()))
 
 
 @dataclass(frozen=True)
 class _Place:
     """Where a layer could go: the layer, its stage and the nodes it is known by.
 
-    `only_named`: nobody wants it unless it is named. `axis`: the channel axis of its output, where statistics are needed.
+    `only_named`: nobody wants it unless it is named. `ratio`: its weight over that of the layer it stands behind. `axis`: the
+    channel axis of its output, where statistics are needed.
     """
 
     layer: IdentityLayer | ResidualLayer
     stage: tuple[object, ...]
     members: tuple[int, ...]
     only_named: bool
+    ratio: float = 1.0
     axis: int | None = None
 
 
@@ -140,6 +147,7 @@ class _Survey:
     def __init__(self, model: Model, shapes: Shapes, scheme: DeepenScheme | None) -> None:
         self.flow = flow = Dataflow(model)
         self.shapes = shapes
+        self.scheme = scheme
         skips = find_skips(flow, shapes) if scheme != "identity" else []
         blocks = _blocks(flow, shapes, [skip for skip in skips if isinstance(skip, Skip)])
         inside = {index for place in blocks for index in place.members}
@@ -180,7 +188,12 @@ def _site(flow: Dataflow, shapes: Shapes, site: Site) -> _Place:
     )
     pixels = (size for axis, size in enumerate(shapes.shape[site.output]) if axis not in (0, site.axis))
     return _Place(
-        layer, ("identity", *pixels), site.members, not site.is_active, site.axis if normalized else None
+        layer=layer,
+        stage=("identity", *pixels),
+        members=site.members,
+        only_named=not site.is_active,
+        ratio=weights / math.prod(shapes.shape[site.weight]),
+        axis=site.axis if normalized else None,
     )
 
 
@@ -221,11 +234,7 @@ def _block(flow: Dataflow, shapes: Shapes, group: tuple[Skip, ...], path: str) -
         parameters=sum(map(flow.elements, copied)) + sum(not skip.zeroed for skip in group),
         description="copy of " + " + ".join(f"{count} {name}" for name, count in linear.items()),
     )
-    return _Place(layer, ("stream", *last.shape[1:]), members, any(skip.linears > LARGE for skip in group))
-
-
-PER_STAGE = 4
-"""Without a request, one new layer for so many of a stage."""
+    return _Place(layer, ("stream", *last.shape[1:]), members, any(skip.is_network for skip in group))
 
 
 def _choose(survey: _Survey, globs: Sequence[str], every: int | None) -> list[_Place]:
@@ -251,15 +260,33 @@ def _choose(survey: _Survey, globs: Sequence[str], every: int | None) -> list[_P
 
 
 def _one_in_four(pool: Sequence[_Place]) -> list[_Place]:
-    """Of every stage the places number n/k, 2n/k ... n, where k is a fourth of their number n."""
+    """Of every four places of a stage the one whose layer is most like the one before it, the last of equals.
+
+    That is the largest that is no larger; a stage where all are larger (behind a first convolution, say) gets one only if there
+    is no other stage.
+    """
     stages: dict[tuple[object, ...], list[_Place]] = {}
     for place in pool:
         stages.setdefault(place.stage, []).append(place)
-    chosen = []
-    for stage in stages.values():
-        count = max(1, len(stage) // PER_STAGE)
-        chosen += [stage[-(-len(stage) * number // count) - 1] for number in range(1, count + 1)]
-    return sorted(chosen, key=lambda place: place.members[0])
+    parts = [part for stage in stages.values() for part in _parts(stage, max(1, len(stage) // 4))]
+    chosen = [
+        min(reversed(part), key=lambda place: (place.ratio > 1, abs(math.log(place.ratio)))) for part in parts
+    ]
+    modest = [place for place in chosen if place.ratio <= 1]
+    return sorted(modest or chosen, key=lambda place: place.members[0])
+
+
+_ALTERNATIVE: Mapping[DeepenScheme | None, str] = {
+    "identity": "--scheme residual-copy deepens skip connections, whatever their activations",
+    "residual-copy": "--scheme identity deepens chains of linear layers with Relu and the like",
+    None: "a chain deepens where its activation is idempotent, such as Relu, and a skip connection with any activation",
+}
+
+
+def _parts(stage: list[_Place], count: int) -> Iterator[list[_Place]]:
+    """A list in parts of nearly equal length."""
+    bounds = [len(stage) * number // count for number in range(count + 1)]
+    return (stage[start:stop] for start, stop in pairwise(bounds))
 
 
 def _named(survey: _Survey, globs: Sequence[str]) -> list[_Place]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -152,7 +152,10 @@ def _residual(data: dict[str, Any]) -> ResidualLayer:
     return ResidualLayer(**{**data, "branches": branches, "tail": tuple(data["tail"])})
 
 
-_LAYERS = {"identity": _identity, "residual-copy": _residual}
+_LAYERS: Mapping[str, Callable[[dict[str, Any]], IdentityLayer | ResidualLayer]] = {
+    "identity": _identity,
+    "residual-copy": _residual,
+}
 
 
 def _packed(values: tuple[float, ...]) -> str:

@@ -13,8 +13,9 @@ from onnx import NodeProto, TensorProto
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.grow.dataflow import Dataflow, attribute, operator
 from onnx_grow.grow.deepen_plan import IdentityLayer
-from onnx_grow.grow.initial import IdentityKernel, Zeros, identity_normalization
+from onnx_grow.grow.initial import IdentityKernel, Zeros
 from onnx_grow.grow.insertion import Insertion
+from onnx_grow.grow.normalization import identity_normalization
 from onnx_grow.model import Draft
 
 __all__ = ["insert_identity"]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ml_dtypes import finfo
-from onnx import TensorProto, helper
+from onnx import helper
 
-from onnx_grow.model import Inline, Weight, raw_length
+from onnx_grow.model import raw_length
 
-__all__ = ["BatchNormalization", "IdentityKernel", "Zeros", "identity_normalization"]
+__all__ = ["IdentityKernel", "Zeros"]
 
 Array = np.ndarray[Any, Any]
 
@@ -84,67 +83,3 @@ class IdentityKernel:
         outputs = np.arange(start, stop)
         filters[outputs - start, outputs % inputs, taps // 2] = 1
         return filters.reshape(stop - start, inputs, *kernel)
-
-
-@dataclass(frozen=True)
-class BatchNormalization:
-    """The parameters of a BatchNormalization, one element per channel, in the order of its inputs."""
-
-    scale: Array
-    bias: Array
-    mean: Array
-    variance: Array
-
-    def weights(self) -> Iterator[tuple[str, Weight]]:
-        """Name and values of each."""
-        for entry in fields(self):
-            yield entry.name, Inline.of(getattr(self, entry.name))
-
-
-def identity_normalization(
-    mean: Array, variance: Array, epsilon: float, affine: int, moments: int
-) -> BatchNormalization:
-    """Parameters with which BatchNormalization is the identity: gamma = sqrt(variance + epsilon), beta = mean.
-
-    `affine` is the element type of gamma and beta, `moments` that of mean and variance. The identity holds for any mean
-    and variance, but only up to rounding; so mean and variance may move by some units in the last place, to
-    where gamma / sqrt(variance + epsilon) rounds to one and the mean cancels. A channel that is always zero gets a
-    variance above zero.
-    """
-    working = np.float64 if TensorProto.DOUBLE in (affine, moments) else np.float32
-    gamma_type, moment_type = (helper.tensor_dtype_to_np_dtype(dtype) for dtype in (affine, moments))
-    ceiling = min(float(finfo(dtype).max) for dtype in (gamma_type, moment_type)) / 4
-    offsets = np.arange(-_REACH, _REACH + 1)
-    offsets = offsets[np.argsort(np.abs(offsets), kind="stable"), None] * float(finfo(moment_type).eps)
-    enough = 0.0 if gamma_type == working else float(finfo(gamma_type).eps) / 64
-    channel = np.arange(len(mean))
-
-    variances = (np.clip(variance, _DEAD, ceiling) * (1 + offsets)).astype(moment_type)
-    deviation = np.sqrt(variances.astype(working) + working(np.float32(epsilon)))
-    gammas = deviation.astype(gamma_type)
-    inverse = 1 / deviation
-    scale = inverse * gammas.astype(working)
-    chosen = _first(np.abs(scale - 1) + np.abs(gammas.astype(working) / deviation - 1), enough), channel
-    gamma, inverse, scale = gammas[chosen], inverse[chosen], scale[chosen]
-
-    if enough:  # narrow parameters: what the mean leaves over is below their resolution already
-        offsets = offsets[:1]
-    means = (np.clip(mean, -ceiling, ceiling) * (1 + offsets)).astype(moment_type)
-    wide, betas = means.astype(working), means.astype(gamma_type)
-    shift = betas.astype(working)
-    left = np.abs(shift - wide * inverse * gamma.astype(working)) + np.abs(shift - wide * scale)
-    nearest = _first(left, 0.0), channel
-    return BatchNormalization(gamma, betas[nearest], means[nearest], variances[chosen])
-
-
-def _first(error: Array, enough: float) -> Array:
-    """Per channel the first candidate whose error is small enough, else the one with the smallest."""
-    good: Array = error <= enough
-    return np.where(good.any(axis=0), np.argmax(good, axis=0), np.argmin(error, axis=0))
-
-
-_DEAD = 1e-6
-"""Variance given to a channel that does not vary."""
-
-_REACH = 24
-"""How many units in the last place mean and variance may move."""

@@ -37,11 +37,9 @@ class Insertion:
     def add(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Append a node of the default domain; the name of what it computes."""
         name = self._draft.fresh_name(f"{self._prefix}/{op_type}")
-        node = helper.make_node(
-            op_type, inputs, [self._draft.fresh_name(f"{name}_output")], name=name, **attributes
-        )
-        self._append(node)
-        return node.output[0]
+        output = self._draft.fresh_name(f"{name}_output")
+        self._append(helper.make_node(op_type, inputs, [output], name=name, **attributes))
+        return output
 
     def copy(self, node: NodeProto, inputs: Sequence[str], name: str, outputs: Sequence[str]) -> list[str]:
         """Append a copy of a node that reads other tensors, under a name; what it computes of the wanted `outputs`."""

@@ -22,7 +22,8 @@ __all__ = ["CLAMPS", "Refused", "Site", "find_sites", "is_clamp", "is_off"]
 class Site:
     """A linear layer and what follows it, up to the tensor `output` behind which an identity layer fits.
 
-    `nodes` are the linear node and those that the new layer repeats: bias, BatchNormalization, changes of layout, the activation.
+    `nodes` are the linear node, whose parameter is `weight`, and those that the new layer repeats: bias,
+    BatchNormalization, changes of layout, the activation.
     `members` also has those that it does not. `channels` lie along `axis` of the output; `kernel` and `groups` are the new
     weight's. `is_active`: there is an activation, so that another layer adds to what the network can compute. `unrepeated` names norms
     that no parameters make the identity.
@@ -31,6 +32,7 @@ class Site:
     nodes: tuple[int, ...]
     members: tuple[int, ...]
     output: str
+    weight: str
     axis: int
     channels: int
     kernel: tuple[int, ...]
@@ -170,6 +172,8 @@ def _site(flow: Dataflow, shapes: Shapes, index: int) -> Site | Refused:
         return Refused((index,), "its shape is not known")
     if shapes.dtype.get(start) not in _FLOATS:
         return Refused((index,), "it does not compute in floating point")
+    if 0 in shape[weight] or 0 in shape[start]:
+        return Refused((index,), "it computes nothing")
     convolves = operator(node) in _CONVOLUTIONS
     if not convolves and len(shape[weight]) != 2:
         return Refused(
@@ -196,6 +200,7 @@ def _site(flow: Dataflow, shapes: Shapes, index: int) -> Site | Refused:
         nodes=tuple(path.repeated),
         members=tuple(path.members),
         output=path.tensor,
+        weight=weight,
         axis=path.axis,
         channels=channels,
         kernel=_kernel(shape[weight][2:], shape[start][2:]) if convolves else (),
@@ -217,6 +222,8 @@ def _follow(flow: Dataflow, shapes: Shapes, path: _Path, channels: int) -> bool 
     """Walk to the end of the site. Whether it ends in an idempotent activation, or why it is no site."""
     while True:
         readers = flow.readers(path.tensor)
+        if reason := _curved(flow, shapes, path.tensor):
+            return reason
         clamps = [index for index in readers if is_clamp(flow, index) and _keeps_shape(flow, shapes, index)]
         if len(clamps) == 1:
             path.take(flow, clamps[0])
@@ -225,8 +232,6 @@ def _follow(flow: Dataflow, shapes: Shapes, path: _Path, channels: int) -> bool 
                     break
                 path.take(flow, readers[0])
             return True
-        if reason := _curved(flow, shapes, path.tensor):
-            return reason
         if len(readers) != 1:
             return False
         passed = _pass(flow, shapes, path, readers[0], channels)
@@ -261,8 +266,8 @@ def _curved(flow: Dataflow, shapes: Shapes, tensor: str) -> str:
     if index is None:
         return ""
     return (
-        f"it feeds {name} ({flow.label(index)!r}), which is not idempotent: applied twice it gives another value, so no identity "
-        "layer fits behind it; residual-copy deepens skip connections with any activation"
+        f"it feeds {name} ({flow.label(index)!r}), which changes its own values when it is applied again, so no identity layer "
+        "fits behind it; residual-copy would, in a skip connection"
     )
 
 

@@ -20,8 +20,8 @@ from onnx_grow.shapes import Shapes
 
 __all__ = ["Skip", "find_skips", "has_weights", "layers", "weights_of"]
 
-LARGE = 12
-"""A branch with more linear layers is a network of its own rather than a layer."""
+MANY = 12
+"""Linear layers that a branch may have and still be a layer, whatever the rest of the model."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Skip:
 
     `nodes` are those of f. `zeroed` are the stored tensors that make f zero, None if f needs a scale for that. `tail` are the nodes
     between the sum and `output`, where the next branch starts. If they are idempotent a new branch is added behind them, otherwise
-    `inside`: before them. `shape` is that of the sum, `signature` the shapes of f's weights, `linears` the number of its linear layers.
+    `inside`: before them. `shape` is that of the sum, `signature` the shapes of f's weights. `is_network`: f is most of the
+    model, and no layer of it.
     """
 
     index: int
@@ -44,7 +45,7 @@ class Skip:
     output: str
     shape: tuple[int, ...]
     signature: tuple[tuple[int, ...], ...]
-    linears: int
+    is_network: bool
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -57,56 +58,15 @@ def find_skips(flow: Dataflow, shapes: Shapes) -> list[Skip | Refused]:
 
     One that contains others on a stream of the same shape is a stage, and is refused; others inside a branch are part of it.
     """
-    joins = [_Join(flow, shapes, index) for index, node in enumerate(flow.nodes) if _adds(flow, index)]
-    reach = Reach(flow, (source for join in joins for source, _ in join.readings))
-    found: dict[int, Skip | Refused] = {}
-    totals: set[str] = set()
-    for join in joins:
-        reading = next((pair for pair in join.readings if reach.is_behind(pair[1], pair[0])), None)
-        if reading is None:
-            continue
-        source, end = reading
-        shape = shapes.shape.get(join.total)
-        nodes = reach.between(source, end, lambda index: _shape_of(found.get(index)) == shape)  # noqa: B023
-        if nodes is None:
-            totals.add(join.total)
-            found[join.index] = Refused(
-                (join.index,),
-                "its branch contains skip connections of its own, and these are what is copied",
-                scheme="residual-copy",
-            )
-            continue
-        linears = sum(has_weights(flow, shapes, index) for index in nodes)
-        if not linears:
-            continue
-        totals.add(join.total)
-        if reason := _refusal(flow, shapes, join, source, end, nodes):
-            found[join.index] = Refused((join.index, *nodes), reason, scheme="residual-copy")
-            continue
-        assert shape is not None
-        tail, inside = _tail(flow, shapes, join.total, source, totals)
-        weights, _ = weights_of(flow, nodes)
-        for index in nodes:
-            found.pop(index, None)
-        found[join.index] = Skip(
-            index=join.index,
-            source=source,
-            end=end,
-            total=join.total,
-            nodes=tuple(nodes),
-            zeroed=silence(flow, shapes, nodes, source, end),
-            tail=tuple(tail),
-            inside=inside,
-            output=flow.nodes[tail[-1]].output[0] if tail else join.total,
-            shape=shape,
-            signature=tuple(sorted(weight.shape for name in weights if (weight := flow.stored(name)))),
-            linears=linears,
-        )
-    return [found[index] for index in sorted(found)]
-
-
-def _shape_of(entry: Skip | Refused | None) -> tuple[int, ...]:
-    return entry.shape if isinstance(entry, Skip) else ()
+    found = _branches(flow, shapes)
+    branches = [entry for entry in found if isinstance(entry, _Branch)]
+    sources = frozenset(branch.source for branch in branches)
+    totals = frozenset(branch.total for branch in branches)
+    linears = sum(has_weights(flow, shapes, index) for index in range(len(flow.nodes)))
+    return [
+        _skip(flow, shapes, entry, sources, totals, linears) if isinstance(entry, _Branch) else entry
+        for entry in found
+    ]
 
 
 def layers(skips: Iterable[Skip]) -> list[tuple[Skip, ...]]:
@@ -155,6 +115,77 @@ def has_weights(flow: Dataflow, shapes: Shapes, index: int) -> bool:
     node = flow.nodes[index]
     return operator(node) in LINEAR and any(
         name in flow.constants and math.prod(shapes.shape.get(name, ())) > 1 for name in node.input[:2]
+    )
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """The branch of one skip connection: its sum, its two ends, and the nodes between them."""
+
+    index: int
+    source: str
+    end: str
+    total: str
+    shape: tuple[int, ...]
+    nodes: tuple[int, ...]
+    linears: int
+
+
+def _branches(flow: Dataflow, shapes: Shapes) -> list[_Branch | Refused]:
+    joins = [_Join(flow, shapes, index) for index in range(len(flow.nodes)) if _adds(flow, index)]
+    reach = Reach(flow, (source for join in joins for source, _ in join.readings))
+    found: dict[int, _Branch | Refused] = {}
+    for join in joins:
+        reading = next((pair for pair in join.readings if reach.is_behind(pair[1], pair[0])), None)
+        if reading is None:
+            continue
+        source, end = reading
+        shape = shapes.shape.get(join.total)
+
+        def is_on_stream(index: int, shape: tuple[int, ...] | None = shape) -> bool:
+            inner = found.get(index)
+            return isinstance(inner, _Branch) and inner.shape == shape
+
+        nodes = reach.between(source, end, is_on_stream)
+        if nodes is None:
+            reason = "its branch contains skip connections of its own, and these are what is copied"
+            found[join.index] = Refused((join.index,), reason, scheme="residual-copy")
+            continue
+        linears = sum(has_weights(flow, shapes, index) for index in nodes)
+        if not linears:
+            continue
+        if reason := _refusal(flow, shapes, join, source, end, nodes):
+            found[join.index] = Refused((join.index, *nodes), reason, scheme="residual-copy")
+            continue
+        for index in nodes:
+            found.pop(index, None)
+        found[join.index] = _Branch(join.index, source, end, join.total, shape or (), tuple(nodes), linears)
+    return [found[index] for index in sorted(found)]
+
+
+def _skip(
+    flow: Dataflow,
+    shapes: Shapes,
+    branch: _Branch,
+    sources: Collection[str],
+    totals: Collection[str],
+    linears: int,
+) -> Skip:
+    tail, inside = _tail(flow, shapes, branch, sources, totals)
+    weights, _ = weights_of(flow, branch.nodes)
+    return Skip(
+        index=branch.index,
+        source=branch.source,
+        end=branch.end,
+        total=branch.total,
+        nodes=branch.nodes,
+        zeroed=silence(flow, shapes, branch.nodes, branch.source, branch.end),
+        tail=tuple(tail),
+        inside=inside,
+        output=flow.nodes[tail[-1]].output[0] if tail else branch.total,
+        shape=branch.shape,
+        signature=tuple(sorted(weight.shape for name in weights if (weight := flow.stored(name)))),
+        is_network=branch.linears > max(MANY, linears / 2),
     )
 
 
@@ -221,14 +252,15 @@ _FLOATS = frozenset((TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16,
 
 
 def _tail(
-    flow: Dataflow, shapes: Shapes, total: str, source: str, totals: Collection[str]
+    flow: Dataflow, shapes: Shapes, branch: _Branch, sources: Collection[str], totals: Collection[str]
 ) -> tuple[list[int], bool]:
     """What lies between the sum and the start of the next branch, and whether new branches must be added before it.
 
-    An idempotent activation, as in ResNet; or, where the branch itself starts behind one, a norm or another activation.
+    It is an idempotent activation, as in ResNet; or a norm or another activation, where the next branch, or this one, starts behind
+    such.
     """
     nodes: list[int] = []
-    tensor, last = total, 0
+    tensor, last = branch.total, 0
     while len(readers := flow.readers(tensor)) == 1 and not flow.is_visible(tensor):
         clamps = is_clamp(flow, readers[0]) and _same_shape(flow, shapes, readers[0])
         if not clamps and (last or not _does_nothing(flow, shapes, readers[0])):
@@ -238,17 +270,16 @@ def _tail(
         last = len(nodes) if clamps else last
     if last:
         return nodes[:last], False
-    before = flow.producer(source)
-    if before is None or source in totals:
-        return [], False
-    kind = operator(flow.nodes[before])
+    before = flow.producer(branch.source)
+    own = "" if before is None or branch.source in totals else operator(flow.nodes[before])
 
     def starts_branch(tensor: str) -> bool:
         index = flow.producer(tensor)
-        same = shapes.shape.get(tensor) == shapes.shape[total]
-        return same and index is not None and operator(flow.nodes[index]) == kind
+        if index is None or shapes.shape.get(tensor) != branch.shape:
+            return False
+        return tensor in sources or operator(flow.nodes[index]) == own
 
-    inside = enclosed(flow, total, _TAIL, starts_branch)
+    inside = enclosed(flow, branch.total, _TAIL, starts_branch)
     return inside or [], bool(inside)
 
 
@@ -295,11 +326,11 @@ _NOT_TRAINED = frozenset(
 def _periods(row: list[Skip]) -> Iterator[tuple[Skip, ...]]:
     signatures = [skip.signature for skip in row]
     period = next(
-        (p for p in range(1, len(row) // 2 + 1) if signatures[p:] == signatures[:-p]),
+        (p for p in range(1, (len(row) + 1) // 2 + 1) if signatures[p:] == signatures[:-p]),
         1,
     )
-    whole = len(row) - len(row) % period
-    for start in range(0, whole, period):
-        yield tuple(row[start : start + period])
-    for skip in row[whole:]:
+    rest = len(row) % period  # a row that starts amid a layer still ends with a whole one
+    for skip in row[:rest]:
         yield (skip,)
+    for start in range(rest, len(row), period):
+        yield tuple(row[start : start + period])
