@@ -90,7 +90,7 @@ def _values(
     kind = helper.tensor_dtype_to_np_dtype(dtype)
     if role.rows is not None:
         return _rows(name, shape, role, seed).astype(kind)
-    if role.length:
+    if role.length and kind.kind in "iu":
         return rng.integers(1, steps + 1, shape).astype(kind)
     if kind == np.bool_ or role.mask:
         return _mask(shape, rng).astype(kind)

@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto, numpy_helper
 
 from onnx_grow.model import Model
-from onnx_grow.model.walk import all_nodes
+from onnx_grow.model.walk import nested_graphs
 
 __all__ = ["Role", "role_of"]
 
@@ -136,7 +136,8 @@ class _Graph:
         self.model = model
         self.consumers: dict[str, list[tuple[NodeProto, int]]] = {}
         self.producers: dict[str, NodeProto] = {}
-        for node in all_nodes(model.skeleton):
+        main = model.skeleton.graph
+        for node in (node for graph in (main, *nested_graphs(main)) for node in graph.node):
             for position, name in enumerate(node.input):
                 self.consumers.setdefault(name, []).append((node, position))
             for name in node.output:

@@ -58,9 +58,9 @@ def made_up(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, see
     Raises InvalidRequestError if the original does not run with the shapes given, InvalidModelError if with none at all.
     """
     first = _first(trials, model, wanted, shapes)
-    second = _second(trials, model, wanted, shapes, first) or first
+    _second(trials, model, wanted, shapes, first)
     for seed in range(len(trials.feeds), seeds):
-        feed = wanted.feed((first, second)[seed % 2], seed)
+        feed = wanted.feed(first, seed)
         if problem := trials.problem(feed):
             trials.notes.append(f"{feed.label} left out, the original does not run with it: {problem}")
     return trials
@@ -81,10 +81,10 @@ def _first(trials: Trials, model: Model, wanted: Signature, shapes: Shapes) -> S
     )
 
 
-def _second(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, first: Sizes) -> Sizes | None:
-    """The sizes that differ from the first in most open dims, run with the second seed; None if there are no others."""
+def _second(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, first: Sizes) -> None:
+    """Run the second seed with sizes that differ from the first in as many open dims as possible, if there are any."""
     dims = [(name, axis) for name, axes in dynamic_dims(model).items() if name in first for axis in axes]
-    best, most, failed = None, 0, []
+    most, failed = 0, []
     for sizes in islice(_sizes(model, shapes, samples=2), SECOND_TRIALS):
         changed = sum(sizes[name][axis] != first[name][axis] for name, axis in dims)
         if changed <= most or _elements(sizes) > 4 * _elements(first):
@@ -93,16 +93,15 @@ def _second(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, fir
         if trials.problem(feed):
             failed.append(told(sizes))
             continue
-        if best is not None:
+        if most:
             trials.drop(1)
-        best, most = sizes, changed
+        most = changed
         if changed == len(dims):
-            return best
+            return
     if failed:
         trials.notes.append(
             f"{len(failed)} other choices of input sizes left out, the original does not run with them: {failed[0]} …"
         )
-    return best
 
 
 def _sizes(model: Model, shapes: Shapes, samples: int) -> Iterator[Sizes]:
