@@ -10,8 +10,8 @@ from onnx_grow.axes.equations import Element, Node, Rule, Unsupported
 from onnx_grow.axes.signature import Signature
 
 _POOL = Signature("N c !* -> N c !*, N c !*")
-_REGIONS = Signature("N c !*, - -> R c !*")
-_REGIONS_ALIGNED = Signature("N c !*, -, - -> R c !*")
+_REGIONS = Signature("N c !*, - -> !R c !*")
+_REGIONS_ALIGNED = Signature("N c !*, -, - -> !R c !*")
 _GRID = Signature("N c !*, N !* -> N c !*")
 
 
