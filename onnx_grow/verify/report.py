@@ -81,7 +81,9 @@ class Report:
     def raise_if_failed(self) -> Report:
         """The report itself. Raises VerificationFailedError, naming what failed, if it is not ok."""
         if not self.ok:
-            raise VerificationFailedError("; ".join(self._failures()), hint="nothing can be relied on")
+            raise VerificationFailedError(
+                "; ".join(self._failures()), hint="the models do not compute the same"
+            )
         return self
 
     def to_json(self) -> dict[str, Any]:
@@ -126,10 +128,9 @@ class Report:
     def _failures(self) -> list[str]:
         failed = [f"{check.name}: {check.detail}" for check in self.checks if not check.ok]
         for output in self.beyond:
-            size = "" if math.isinf(output.ratio) else f"{output.ratio:.3g} times "
             failed.append(
-                f"output {output.name!r} deviates by {size}{'more than ' if not size else ''}the original's own rounding noise"
-                f" ({output.worst_input})"
+                f"output {output.name!r} deviates by {_short(output.ratio)} times the original's own rounding noise, "
+                f"{self.tolerance:g} times is allowed ({output.worst_input})"
             )
         return failed
 
@@ -140,12 +141,16 @@ def _check_line(check: Check) -> str:
 
 def _output_line(output: Output, tolerance: float) -> str:
     name = output.name if len(output.name) <= 24 else f"{output.name[:23]}…"
-    line = f"  {name:<24} {output.error_l2:>8.1e} {output.noise_l2:>8.1e} {output.ratio:>7.2f}"
+    line = f"  {name:<24} {output.error_l2:>8.1e} {output.noise_l2:>8.1e} {_short(output.ratio):>7}"
     if output.top1 is not None:
         line += f"  same top class: {output.top1:.1%}"
     if output.ratio > tolerance:
         line += f"  FAIL ({output.worst_input})"
     return line
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 1000 else f"{ratio:.0e}"
 
 
 def _some(lines: list[str]) -> list[str]:

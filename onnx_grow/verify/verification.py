@@ -27,6 +27,7 @@ from onnx_grow.model import Model, load
 from onnx_grow.verify import checks
 from onnx_grow.verify.comparison import Deviation, allowed, is_exact, same_top
 from onnx_grow.verify.datasets import Given
+from onnx_grow.verify.inputs import Feed
 from onnx_grow.verify.promotion import uses_bfloat16
 from onnx_grow.verify.providers import choose
 from onnx_grow.verify.reference import Reference, Stage, deviations, measure
@@ -58,12 +59,12 @@ def verify(
 
     `inputs` are files (see `onnx_grow.verify.datasets`), arrays by input name, or several sets of those; without them
     inputs are made up from `seeds` seeds (3, for small models 9), of the sizes in `shapes` (input name to shape) or of
-    sizes the original accepts. `tolerance` is in units of the original's own rounding noise; correct growths stay near 1. `expect` are facts about
-    the grown model, such as `{"parameters": 25_600_000}`.
+    sizes the original accepts. `tolerance` is in units of the original's own rounding noise; correct growths stay
+    near 1. `expect` are facts about the grown model, such as `{"parameters": 25_600_000}`.
 
-    Never raises because the models differ: look at `report.ok` or call `report.raise_if_failed()`. Raises InvalidModelError for a
-    file that is no model or an original that does not run, InvalidRequestError for arguments that do not
-    fit it, DeviceUnavailableError if CUDA is asked for and does not answer.
+    Never raises because the models differ: look at `report.ok` or call `report.raise_if_failed()`. Raises
+    InvalidModelError for a file that is no model or an original that does not run, InvalidRequestError for arguments
+    that do not fit it, DeviceUnavailableError if CUDA is asked for and does not answer.
     """
     started = time.perf_counter()
     if seeds is not None and seeds < 1:
@@ -75,21 +76,27 @@ def verify(
     found = [checks.interface(before, after), checks.versions(before, after), checks.validity(before, after)]
     if expect:
         found.append(checks.growth(after, expect))
-    with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
-        reference = measure(before, Stage(device, Path(folder)), inputs=inputs, shapes=shapes, seeds=seeds)
-        outputs: list[Output] = []
-        if checks.same_inputs(before, after):
+    feeds: Sequence[Feed] = ()
+    outputs: list[Output] = []
+    notes: list[str] = []
+    if checks.same_inputs(before, after):
+        with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
+            reference = measure(
+                before, Stage(device, Path(folder)), inputs=inputs, shapes=shapes, seeds=seeds
+            )
             comparison = _compare(reference, after)
-            found += comparison.checks
             outputs = comparison.settled(tolerance)
+        feeds = reference.feeds
+        found += comparison.checks
+        notes = [*reference.notes, *_warnings(reference)]
     return Report(
         provider=device.name,
         device=str(device),
         tolerance=tolerance,
-        inputs=tuple(feed.label for feed in reference.feeds),
+        inputs=tuple(feed.label for feed in feeds),
         outputs=tuple(outputs),
         checks=tuple(found),
-        warnings=(*reference.notes, *_warnings(reference)),
+        warnings=tuple(notes),
         seconds=time.perf_counter() - started,
     )
 
