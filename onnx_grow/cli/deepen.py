@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 @click.option(
     "--after", multiple=True, metavar="GLOB", help="Insert only after layers of this name; repeatable."
 )
-@click.option("--every", type=click.IntRange(min=1), metavar="K", help="Insert after every Kth place only.")
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Insert after every Kth place; 1 doubles the depth.  [default: one for four of a stage]",
+)
 @click.option(
     "--scheme",
     type=click.Choice(("identity", "residual-copy")),
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     metavar="DATA",
-    help="Real inputs (.npz, or .npy for one input) whose statistics new BatchNormalization layers start from.",
+    help="Real inputs (.npz, .npy or a folder of them) whose statistics new BatchNormalization layers start from.",
 )
 @seed_option
 @checking_options

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnx_grow.report.figures import count, counted, printable, size, some
-from onnx_grow.report.plan import extent, skipped, steps
+from onnx_grow.report.plan import extent, notes, skipped, steps
 from onnx_grow.report.tables import facts
 from onnx_grow.report.verification import report_text
 
@@ -93,7 +93,7 @@ class Growth:
                 f"{count(before)} -> {count(after)}" + (f"  (x{after / before:.3g})" if before else ""),
             ),
             ("on disk", size(self.source_bytes) + nbytes),
-            ("new nodes", f"{len(self.inserted):,}: {some(self.inserted)}" if self.inserted else "none"),
+            ("new nodes", self._new_nodes()),
         ]
         if self.plan.skipped:
             lines.append(
@@ -101,14 +101,23 @@ class Growth:
             )
         if self.report:
             lines += [("verified", printable(_verdict(self.report))), ("error", _error(self.report))]
+            lines += [("warning", printable(warning)) for warning in self.report.warnings]
         elif self.written:
             lines.append(("verified", "no, as asked"))
+        lines += [("note", printable(note)) for note in notes(self.plan)]
         if self.written:
             lines.append(("to train", RECIPE))
         if self.written and "-" not in (self.source, self.target):
             again = ("onnx-grow", "verify", self.source, self.target)
             lines.append(("check again", printable(shlex.join(again))))
         return lines
+
+    def _new_nodes(self) -> str:
+        """How many, and their names if they are few: to widen hardly ever needs one."""
+        names = self.inserted
+        if not names:
+            return "none"
+        return f"{len(names):,}" + (f": {some(names)}" if len(names) <= 3 else "")
 
 
 def _verdict(report: Report) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnx_grow.axes.table import AxisInfo, AxisTable
     from onnx_grow.model import Model
 
-_GROWS = {"any": "to any size", "uniform": "by whole factors"}
+_GROWS = {"any": "any size", "uniform": "multiples"}
 
 #: Axes listed one by one before the list is cut to the largest ones.
 LISTED = 16
@@ -108,8 +108,8 @@ class Inspection:
 
 def _growable_table(axes: Sequence[AxisInfo], *, verbose: bool) -> Table:
     """One row per axis; who writes and reads it by number, or with `verbose` by name."""
-    names = ("written by", "read by") if verbose else ("written by>", "read by>")
-    table = columns("axis", "kind", "size>", "grows", "parameters>", *names)
+    names = ("written by", "read by") if verbose else ("writers>", "readers>")
+    table = columns("axis", "kind", "size>", "grows to", "parameters>", *names)
     for axis in axes:
         layers = (axis.writers, axis.readers)
         table.add_row(

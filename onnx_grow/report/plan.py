@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from onnx_grow.report.figures import count, counted, printable
+from onnx_grow.report.figures import count, counted, printable, some
 from onnx_grow.report.tables import columns
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def extent(plan: WidenPlan | DeepenPlan) -> str:
-    """How much grows, by kind or scheme: `12 axes (10 hidden, 2 residual)`, `8 layers (8 identity)`."""
+    """How much grows, by kind or scheme: `12 axes (10 hidden, 2 residual)`, `2 layers (2 identity) after conv1, conv2`."""
     if hasattr(plan, "axes"):
         return _counted_by(len(plan.axes), "axis", "axes", (axis.kind for axis in plan.axes))
-    return _counted_by(len(plan.layers), "layer", "layers", (layer.scheme for layer in plan.layers))
+    layers = _counted_by(len(plan.layers), "layer", "layers", (layer.scheme for layer in plan.layers))
+    return f"{layers} after {some(tuple(layer.name for layer in plan.layers), 4)}"
 
 
 def steps(plan: WidenPlan | DeepenPlan) -> Table:
@@ -43,6 +44,11 @@ def skipped(plan: WidenPlan | DeepenPlan) -> Table:
     for name, reason in plan.skipped:
         table.add_row(printable(name), printable(reason))
     return table
+
+
+def notes(plan: WidenPlan | DeepenPlan) -> tuple[str, ...]:
+    """What people should know about a plan."""
+    return () if hasattr(plan, "axes") else plan.notes
 
 
 def _counted_by(n: int, one: str, many: str, kinds: Iterable[str]) -> str:
