@@ -30,13 +30,10 @@ def evaluate(
     opset = default_opset(opset_imports)
     if not is_default(node) or node.op_type in RANDOM or _has_subgraph(node):
         raise InvalidModelError(f"{title(node)} has no value that can be computed ahead of a run")
-    present = list(inputs)
-    while present and present[-1] is None:
-        present.pop()
     try:
         with np.errstate(all="ignore"):
             operator = _implementation(node.op_type, opset)(node, _run_parameters(opset))
-            outputs = operator.run(*present)
+            outputs = operator.run(*inputs)
     except Exception as reason:  # the reference implementations raise whatever numpy raises
         raise InvalidModelError(f"{title(node)} cannot be evaluated: {reason}") from reason
     return [np.asarray(output) for output in outputs]

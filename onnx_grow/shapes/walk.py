@@ -23,7 +23,7 @@ from onnx_grow.errors import InvalidModelError
 from onnx_grow.model import Model
 from onnx_grow.model.checks import captured
 from onnx_grow.shapes import types
-from onnx_grow.shapes.evaluation import RANDOM, default_opset, evaluate, is_default, title
+from onnx_grow.shapes.evaluation import default_opset, evaluate, is_default, title
 from onnx_grow.shapes.fits import fits
 from onnx_grow.shapes.types import Array
 
@@ -257,7 +257,7 @@ class Walk:
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
         """Values of the outputs where they follow from known values."""
-        if node.op_type in RANDOM or any(name and name not in self.values for name in node.input):
+        if any(name and name not in self.values for name in node.input):
             return
         if not all(self._is_small(name, node.op_type) for name in node.output if name):
             return
