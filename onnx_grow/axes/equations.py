@@ -4,7 +4,8 @@ A rule is called with one `Node` and states equations between the dimensions of 
 
 - which dimensions are the same (`set`, `unify`), must keep their size (`freeze`) or take statistics (`uniform`);
 - over which dimensions two operands are contracted (`contract`), so that the copies' contributions still sum to the original;
-- which attributes and shape inputs hold sizes, and of what (`size_attribute`, `size_input`);
+- which attributes and shape inputs hold sizes, and of what (`size_attribute`, `size_input`), or depend on them (`tune`);
+- which inputs are integers that stand for numbers (`quantized`);
 - what part a dimension plays (`role`).
 
 Everything that a rule says of weights follows from their dimensions: no rule touches a weight.
@@ -95,15 +96,32 @@ class SizedInput:
     zero_copies: bool = False
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """An attribute that holds `value`, or means it when absent, and becomes `value * growth ** power` when `dim` grows."""
+
+    node: int
+    name: str
+    value: float
+    dim: Dim
+    power: float
+
+
 @dataclass
 class Statements:
-    """All that the rules have said of a graph."""
+    """All that the rules have said of a graph.
+
+    `zeros` holds for each quantized input (node, input) the integer that stands for zero, None when there are several or it is
+    not known.
+    """
 
     algebra: Algebra = field(default_factory=Algebra)
     contractions: list[Contraction] = field(default_factory=list)
     dilutions: list[Dilution] = field(default_factory=list)
     attributes: list[SizedAttribute] = field(default_factory=list)
     sized_inputs: dict[tuple[int, int], SizedInput] = field(default_factory=dict)
+    tuned: list[Tuned] = field(default_factory=list)
+    zeros: dict[tuple[int, int], int | None] = field(default_factory=dict)
     roles: list[tuple[Role, Dim]] = field(default_factory=list)
 
 
@@ -264,6 +282,18 @@ class Node:
             self._statements.attributes.append(said)
         elif self.has(i):
             self.size_input(i, elements)
+
+    def tune(self, name: str, value: float, dim: Dim, power: float = 0.0) -> None:
+        """Say that float attribute `name` is `value` now, and what it is when `dim` grows; see `Tuned`."""
+        self._statements.tuned.append(Tuned(self.index, name, value, dim, power))
+
+    def quantized(self, i: int, zero: int) -> None:
+        """Say that input `i`, if it is there, holds integers that stand for numbers; input `zero` holds the one that stands for zero."""
+        if not self.has(i):
+            return
+        points = self.values[zero] if self.has(zero) else np.zeros(1)
+        alike = points is not None and points.size > 0 and (points == points.flat[0]).all()
+        self._statements.zeros[self.index, i] = int(points.flat[0]) if points is not None and alike else None
 
     def role(self, role: Role, dim: Dim) -> None:
         """Say what part a dimension plays; it decides the axis' kind."""

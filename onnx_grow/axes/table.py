@@ -132,7 +132,17 @@ class _Tabulation:
         rows = tuple(self._row(name, found) for name, found in named.items())
         sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
         growable = {name for found, weights in self.weights.items() if not found.frozen for name in weights}
-        return AxisTable(rows, self.analysis.model.parameters, sum(sizes[name] for name in growable), named)
+        return AxisTable(rows, self._parameters(), sum(sizes[name] for name in growable), named)
+
+    def _parameters(self) -> int:
+        proto = self.analysis.topology.proto
+        quantized = {proto(node).input[i] for node, i in self.analysis.said.zeros}
+        integers = (
+            prod(self.analysis.shapes.shape[name])
+            for name in quantized & self.analysis.constants
+            if not _is_float(self.analysis.shapes.dtype[name])
+        )
+        return self.analysis.model.parameters + sum(integers)
 
     def _node(self, index: int) -> None:
         proto = self.analysis.topology.proto(index)
@@ -146,12 +156,16 @@ class _Tabulation:
             self.readers.setdefault(leaf, []).append(index)
         for i, name in enumerate(proto.input):
             dims = self.analysis.uses.get((index, i))
-            if dims is None or not _is_float(self.analysis.shapes.dtype.get(name, 0)):
+            if dims is None or not self._is_weight(index, i, name):
                 continue
             elements = prod(self.analysis.shapes.shape[name])
             for dim in dims:
                 for leaf in leaves(dim):
                     self.weights.setdefault(leaf, {})[name] = elements
+
+    def _is_weight(self, index: int, i: int, name: str) -> bool:
+        """Whether a constant is made of numbers rather than counts: floats, or integers that stand for some."""
+        return (index, i) in self.analysis.said.zeros or _is_float(self.analysis.shapes.dtype.get(name, 0))
 
     def _leaves(self, names: Iterator[str]) -> dict[Axis, None]:
         dims = (dim for name in names for dim in self.analysis.dims.get(name, ()))

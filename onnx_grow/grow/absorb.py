@@ -1,76 +1,62 @@
 """Moving a scale to where it costs nothing: into the weights that produce a tensor.
 
-A contraction of two computed tensors (attention's Q Kt, a sum over channels) has no weight to divide. The scale then moves back through
-operators that pass it on, to weights and biases, as their rules' `addends` tell; only where it cannot, a Mul is inserted.
+A contraction of two computed tensors (attention's Q Kt, a sum over channels) has no weight to divide. The scale then moves back
+through operators that pass it on, to weights and biases; only where it cannot, a Mul is inserted.
+
+A scale is an array that broadcasts against its tensor: full size along the dimensions it varies over, 1 along all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import NodeProto, helper
 
-from onnx_grow.axes.algebra import Axis, Dim, Factor, Maps, grown_size, leaves, resolve
+from onnx_grow.axes.algebra import Axis, Dim, Maps, grown_size, leaves
 from onnx_grow.axes.inference import Analysis, Dims
 from onnx_grow.grow.constants import Constants
 
 Factors = NDArray[np.float64]
+Move = tuple[int, Factors]  # an operand, and the scale to put on it
 
 _FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
-_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Sum", "Mean", "Where", "Max", "Min", "PRelu")
 _MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _DEEPEST = 64
+_LARGEST = 1 << 24  # elements of a scale; one that varies over more is left where it is
 
 
 @dataclass(frozen=True, eq=False)
 class Rescaled:
-    """A constant's use (node, input) whose dimension `dim` takes `factors`."""
+    """A constant's use (node, input), and the scale it takes."""
 
     node: int
     input: int
-    dim: int
     factors: Factors
 
 
+@dataclass(frozen=True)
+class Held:
+    """The constant (node, input) that holds the copies of some channels along `dims`; `quantized` if as integers that stand for numbers."""
+
+    node: int
+    input: int
+    dims: tuple[int, ...]
+    quantized: bool
+
+
 class Absorption:
-    """Finds the constants that can take a scale on an input of a node."""
+    """Finds the constants behind an input of a node: those that hold its copies, and those that can take a scale for it."""
 
     def __init__(self, analysis: Analysis, maps: Maps) -> None:
         self.analysis = analysis
         self.maps = maps
 
-    def find(self, node: int, i: int, dim: int, factors: Factors, depth: int = 0) -> list[Rescaled] | None:
-        """The constants to rescale so that dimension `dim` of input `i` is scaled; None when it cannot be done."""
-        topology = self.analysis.topology
-        name = topology.proto(node).input[i]
-        if self.analysis.shapes.dtype.get(name) not in _FLOATS or depth > _DEEPEST:
-            return None
-        if name in self.analysis.constants:
-            return [Rescaled(node, i, dim, factors)]
-        producer = topology.producers.get(name)
-        if producer is None or len(topology.consumers[name]) > 1 or not self._private(name):
-            return None
-        rule = self.analysis.rules[producer]
-        if rule is None or rule.addends is None or topology.proto(producer).output[0] != name:
-            return None
-        present = [k for k, operand in enumerate(topology.proto(producer).input) if operand]
-        addends = [(k,) for k in present] if rule.addends == "each" else rule.addends
-        found: list[Rescaled] = []
-        for addend in addends:
-            operands = [k for k in addend if k in present]
-            if not operands:
-                continue
-            taken = self._through(producer, operands, self.analysis.dims[name], dim, factors, depth)
-            if taken is None:
-                return None
-            found += taken
-        return found
-
-    def weight(self, node: int, i: int, dim: int, over: Dim) -> tuple[int, int, list[int]] | None:
+    def weight(self, node: int, i: int, dim: int, over: Dim) -> Held | None:
         """The constant behind an input, if only moved on its way there, and which of its dimensions hold `over`.
 
         Its copies can then be told apart, which a mere scale cannot do.
@@ -80,85 +66,225 @@ class Absorption:
         places = [dim]
         while (name := topology.proto(node).input[i]) not in self.analysis.constants:
             producer = topology.producers.get(name)
-            if producer is None or len(topology.consumers[name]) > 1 or not self._private(name):
+            if producer is None or not self._private(name) or len(topology.consumers[name]) > 1:
                 return None
             proto = topology.proto(producer)
             dims, operand = self.analysis.dims[name], self.analysis.input_dims(producer, 0)
-            if proto.op_type not in _MOVES or operand is None:
+            if proto.op_type not in (*_MOVES, "DequantizeLinear") or operand is None:
                 return None
             if proto.op_type == "Transpose":
-                perm = next(
-                    (list(a.ints) for a in proto.attribute if a.name == "perm"), list(range(len(dims)))[::-1]
-                )
-                places = [perm[place] for place in places]
-            elif proto.op_type != "Identity":
+                places = [_permutation(proto, len(dims))[place] for place in places]
+            elif proto.op_type not in ("Identity", "DequantizeLinear"):
                 if _holding(dims, grown) != sorted(places):
                     return None
                 places = _holding(operand, grown)
             node, i = producer, 0
-        return (node, i, places) if self.analysis.shapes.dtype[name] in _FLOATS else None
+        if self.analysis.shapes.dtype[name] in _FLOATS:
+            return Held(node, i, tuple(places), quantized=False)
+        zero = self.analysis.said.zeros.get((node, i))
+        return None if zero is None else Held(node, i, tuple(places), quantized=True)
+
+    def find(self, node: int, i: int, factors: Factors, depth: int = 0) -> list[Rescaled] | None:
+        """The constants to rescale so that input `i` of a node is scaled by `factors`; None when it cannot be done."""
+        topology = self.analysis.topology
+        name = topology.proto(node).input[i]
+        if self.analysis.shapes.dtype.get(name) not in _FLOATS or depth > _DEEPEST or factors.size > _LARGEST:
+            return None
+        if name in self.analysis.constants:
+            return [Rescaled(node, i, factors)]
+        producer = topology.producers.get(name)
+        if producer is None or not self._private(name) or not self._reads_alone(name, node, i):
+            return None
+        found: list[Rescaled] = []
+        for alternatives in self._addends(producer, name, factors) or ((),):
+            taken = (self.find(producer, operand, scale, depth + 1) for operand, scale in alternatives)
+            best = next((rescaled for rescaled in taken if rescaled is not None), None)
+            if best is None:
+                return None
+            found += best
+        return found
+
+    def shape(self, node: int, i: int) -> tuple[int, ...]:
+        """The shape that an input will have."""
+        return tuple(grown_size(dim, self.maps) for dim in self.analysis.input_dims(node, i) or ())
 
     def _private(self, name: str) -> bool:
         return name not in self.analysis.topology.outputs and name not in self.analysis.topology.captured
 
-    def _through(
-        self, producer: int, operands: Sequence[int], out: Dims, dim: int, factors: Factors, depth: int
-    ) -> list[Rescaled] | None:
-        for operand in operands:
-            place = self._locate(producer, operand, out, dim, factors)
-            if place is not None:
-                found = self.find(producer, operand, *place, depth + 1)
-                if found is not None:
-                    return found
-        return None
+    def _reads_alone(self, name: str, node: int, i: int) -> bool:
+        """Whether what a node reads of a tensor is read by nobody else."""
+        topology = self.analysis.topology
+        readers = topology.consumers[name]
+        if len(readers) == 1:
+            return True
+        chosen = [self._chosen(reader) for reader, _ in readers]
+        return (
+            None not in chosen
+            and len(set(chosen)) == len(chosen)
+            and len({part[0] for part in chosen if part}) == 1
+        )
 
-    def _locate(
-        self, producer: int, operand: int, out: Dims, dim: int, factors: Factors
-    ) -> tuple[int, Factors] | None:
-        """Where in an operand the scaled dimension of the result is, and the factors for it there."""
-        dims = self.analysis.input_dims(producer, operand)
-        if dims is None:
+    def _chosen(self, node: int) -> tuple[int, int] | None:
+        """The (dimension, index) that a Gather by one known index reads."""
+        proto = self.analysis.topology.proto(node)
+        if proto.op_type != "Gather":
             return None
-        target = resolve(out[dim])
-        if self.analysis.topology.proto(producer).op_type in _ELEMENTWISE:
-            position = dim - len(out) + len(dims)
-            fits = position >= 0 and (resolve(dims[position]) == target or self._constant(producer, operand))
-            return (position, factors) if fits else None
-        if sum(resolve(d) == target for d in out) > 1:
+        index = self.analysis.shapes.value.get(proto.input[1])
+        dims = self.analysis.input_dims(node, 0)
+        if index is None or index.size != 1 or dims is None:
             return None
-        contracted = {
-            place for c in self.analysis.said.contractions if c.node == producer for place in c.operands
-        }
-        places = [
-            (position, span)
-            for position, d in enumerate(dims)
-            if (operand, position) not in contracted and (span := _span(resolve(d), target)) is not None
-        ]
-        if len(places) != 1:
+        axis = _attribute(proto, "axis", 0) % len(dims)
+        n: int = grown_size(dims[axis], self.maps)
+        unchanged = n == self.analysis.shapes.shape[proto.input[0]][axis]
+        return (axis, int(index.reshape(-1)[0]) % n) if unchanged else None
+
+    def _addends(self, node: int, name: str, factors: Factors) -> Sequence[Sequence[Move]] | None:
+        """What must be scaled for a result to be scaled: every addend, each through any of its alternatives.
+
+        None when the operator does not pass the scale on.
+        """
+        proto = self.analysis.topology.proto(node)
+        output = list(proto.output).index(name)
+        if proto.op_type in _BACKWARD:
+            moves = _BACKWARD[proto.op_type](self, node, output, factors)
+        else:
+            rule = self.analysis.rules[node]
+            if rule is None or rule.addends is None or output:
+                return None
+            present = [k for k, operand in enumerate(proto.input) if operand]
+            listed = [(k,) for k in present] if rule.addends == "each" else rule.addends
+            moves = [[self._aligned(node, k, factors) for k in addend if k in present] for addend in listed]
+        if moves is None:
             return None
-        position, start = places[0]
-        factor_list = resolve(dims[position])
-        outer = self._count(factor_list[:start])
-        inner = self._count(factor_list[start + len(target) :])
-        return position, np.tile(np.repeat(factors, inner), outer)
+        possible = [[move for move in addend if move is not None] for addend in moves if addend]
+        return None if not possible or any(not addend for addend in possible) else possible
 
-    def _constant(self, node: int, i: int) -> bool:
-        return self.analysis.topology.proto(node).input[i] in self.analysis.constants
+    def _aligned(self, node: int, operand: int, factors: Factors) -> Move | None:
+        """The scale for an operand that is broadcast to the result; a constant may be given values along a new dimension."""
+        shape = self.shape(node, operand)
+        spare = factors.ndim - len(shape)
+        if any(n > 1 for n in factors.shape[: max(spare, 0)]) or spare < 0:
+            return None
+        scale: Factors = factors.reshape(factors.shape[spare:])
+        constant = self.analysis.topology.proto(node).input[operand] in self.analysis.constants
+        fits = all(
+            n in (1, size) or (constant and size == 1) for n, size in zip(scale.shape, shape, strict=True)
+        )
+        return (operand, scale) if fits else None
 
-    def _count(self, factors: Sequence[Factor]) -> int:
-        return prod(grown_size((factor,), self.maps) for factor in factors)
+    # Backward rules of the operators that do not align operand and result: (node, output, scale) -> addends.
+
+    def _transpose(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+        permutation = _permutation(self.analysis.topology.proto(node), factors.ndim)
+        return [[(0, factors.transpose(np.argsort(permutation)))]]
+
+    def _reshape(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        name = self.analysis.topology.proto(node).output[0]
+        out = [grown_size(dim, self.maps) for dim in self.analysis.dims[name]]
+        scale = _reshaped(factors, out, self.shape(node, 0))
+        return None if scale is None else [[(0, scale)]]
+
+    def _split(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+        proto = self.analysis.topology.proto(node)
+        axis = _attribute(proto, "axis", 0) % factors.ndim
+        lengths = [grown_size(self.analysis.dims[name][axis], self.maps) for name in proto.output]
+        return [[(0, _placed(factors, axis, sum(lengths[:output]), lengths[output], sum(lengths)))]]
+
+    def _gather(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        proto = self.analysis.topology.proto(node)
+        shape = self.shape(node, 0)
+        axis = _attribute(proto, "axis", 0) % len(shape)
+        width = len(self.analysis.input_dims(node, 1) or ())
+        if any(n > 1 for n in factors.shape[axis : axis + width]):
+            return None
+        scale = factors.reshape(*factors.shape[:axis], 1, *factors.shape[axis + width :])
+        chosen = self._chosen(node)
+        if chosen is not None:
+            return [[(0, _placed(scale, axis, chosen[1], 1, shape[axis]))]]
+        return [[(0, scale)]] if proto.input[0] in self.analysis.constants else None
+
+    def _concat(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+        proto = self.analysis.topology.proto(node)
+        axis = _attribute(proto, "axis", 0) % factors.ndim
+        moves: list[list[Move | None]] = []
+        at = 0
+        for k in range(len(proto.input)):
+            length = self.shape(node, k)[axis]
+            part = factors if factors.shape[axis] == 1 else factors.take(range(at, at + length), axis)
+            moves.append([(k, part)])
+            at += length
+        return moves
+
+    def _matmul(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        ranks = [len(self.shape(node, k)) for k in (0, 1)]
+        if min(ranks) < 2:
+            return None
+        moves: list[Move | None] = []
+        for operand, contracted in (
+            (1, -2),
+            (0, -1),
+        ):  # the last dimension comes from the right, the one before from the left
+            if factors.shape[contracted] == 1:
+                moves.append(self._aligned(node, operand, factors))
+        return [moves]
+
+    def _gemm(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+        proto = self.analysis.topology.proto(node)
+        moves: list[Move | None] = []
+        for operand, contracted, flag in ((1, 0, "transB"), (0, 1, "transA")):
+            if factors.shape[contracted] == 1:
+                moves.append((operand, factors.T if _attribute(proto, flag, 0) else factors))
+        bias = [self._aligned(node, 2, factors)] if len(proto.input) > 2 and proto.input[2] else []
+        return [moves, bias]
+
+    def _conv(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        proto = self.analysis.topology.proto(node)
+        transposed = proto.op_type == "ConvTranspose"
+        if not _only(factors, 1) or (transposed and _attribute(proto, "group", 1) != 1):
+            return None
+        shape = [1] * factors.ndim
+        shape[1 if transposed else 0] = -1
+        bias = [(2, factors.reshape(-1))] if len(proto.input) > 2 and proto.input[2] else []
+        return [[(1, factors.reshape(shape))], list(bias)]
+
+    def _parameters(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        """Normalisations whose parameters lie along dimension 1."""
+        if output or not _only(factors, 1):
+            return None
+        return [[(1, factors.reshape(-1))], [(2, factors.reshape(-1))]]
+
+    def _layer(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        present = [k for k in (1, 2) if k < len(self.analysis.topology.proto(node).input)]
+        return None if output else [[self._aligned(node, k, factors)] for k in present]
+
+    def _pool(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        return [[(0, factors)]] if not output and _only(factors, 0, 1) else None
 
 
-def insert_scale(
-    analysis: Analysis, constants: Constants, node: int, i: int, dim: int, factors: Factors
-) -> None:
-    """Insert a Mul by constant `factors` along dimension `dim` before one input of a node."""
+_Backward = Callable[[Absorption, int, int, Factors], Sequence[Sequence["Move | None"]] | None]
+_BACKWARD: dict[str, _Backward] = {
+    "Transpose": Absorption._transpose,
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), Absorption._reshape),
+    "Split": Absorption._split,
+    "Gather": Absorption._gather,
+    "Concat": Absorption._concat,
+    "MatMul": Absorption._matmul,
+    "Gemm": Absorption._gemm,
+    **dict.fromkeys(("Conv", "ConvTranspose"), Absorption._conv),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), Absorption._parameters),
+    **dict.fromkeys(
+        ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), Absorption._layer
+    ),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"), Absorption._pool),
+}
+
+
+def insert_scale(analysis: Analysis, constants: Constants, node: int, i: int, factors: Factors) -> None:
+    """Insert a Mul by constant `factors` before one input of a node."""
     draft = constants.draft
     name = analysis.topology.proto(node).input[i]
     dtype = helper.tensor_dtype_to_np_dtype(analysis.shapes.dtype[name])
-    rank = len(analysis.input_dims(node, i) or ())
-    values = factors.reshape([-1, *[1] * (rank - 1 - dim)]).astype(dtype)
-    factor = constants.add(f"{name}_shares", values)
+    factor = constants.add(f"{name}_shares", factors.astype(dtype))
     out = draft.fresh_name(f"{name}_shared")
     mul = helper.make_node("Mul", [draft.node(node).input[i], factor], [out], draft.fresh_name(f"{out}_Mul"))
     draft.insert_before(node, mul)
@@ -178,13 +304,80 @@ def insert_after(analysis: Analysis, constants: Constants, node: int, factor: fl
     )
 
 
+def along(factors: NDArray[np.float64], dim: int, rank: int) -> Factors:
+    """A scale of a tensor of `rank` that varies along one dimension."""
+    shape = [1] * rank
+    shape[dim] = -1
+    return factors.reshape(shape)
+
+
+def _reshaped(factors: Factors, out: Sequence[int], into: Sequence[int]) -> Factors | None:
+    """A scale of a tensor of shape `out` as one of the same values in shape `into`; None when it would vary over too much."""
+    full = list(factors.shape)
+    new = [1] * len(into)
+    for outs, ins in _groups(out, into):
+        if any(factors.shape[k] > 1 for k in outs):
+            for k in outs:
+                full[k] = out[k]
+            for k in ins:
+                new[k] = into[k]
+    if prod(full) > _LARGEST or prod(full) != prod(new):
+        return None
+    scale = np.broadcast_to(factors, full).reshape(new)
+    for k in range(scale.ndim):
+        first = scale.take([0], k)
+        if (scale == first).all():
+            scale = first
+    return scale
+
+
+def _groups(a: Sequence[int], b: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """The smallest runs of dimensions of two shapes of equal size that hold the same elements."""
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(a) or j < len(b):
+        left: list[int] = []
+        right: list[int] = []
+        n = m = 1
+        while True:
+            if n <= m and i < len(a) and not (left and right and n == m):
+                n *= a[i]
+                left.append(i)
+                i += 1
+            elif j < len(b) and not (left and right and n == m):
+                m *= b[j]
+                right.append(j)
+                j += 1
+            else:
+                break
+        groups.append((left, right))
+    return groups
+
+
+def _placed(factors: Factors, axis: int, start: int, length: int, total: int) -> Factors:
+    """A scale of one part of a dimension, as a scale of the whole: 1 elsewhere."""
+    shape = list(factors.shape)
+    shape[axis] = total
+    scale = np.ones(shape)
+    part = [slice(None)] * len(shape)
+    part[axis] = slice(start, start + length)
+    scale[tuple(part)] = factors
+    return scale
+
+
+def _only(factors: Factors, *dims: int) -> bool:
+    return all(n == 1 or k in dims for k, n in enumerate(factors.shape))
+
+
 def _holding(dims: Dims, axes: set[Axis]) -> list[int]:
     """The positions of the dimensions in which any of `axes` occurs."""
     return [k for k, dim in enumerate(dims) if any(leaf in axes for leaf in leaves(dim))]
 
 
-def _span(dim: Dim, target: Dim) -> int | None:
-    """Where the factors of `target` stand in a row in `dim`; None when they do not, or more than once."""
-    width = len(target)
-    starts = [k for k in range(len(dim) - width + 1) if dim[k : k + width] == target]
-    return starts[0] if len(starts) == 1 else None
+def _permutation(proto: NodeProto, rank: int) -> list[int]:
+    return list(_attribute(proto, "perm", list(reversed(range(rank)))))
+
+
+def _attribute(proto: NodeProto, name: str, default: Any) -> Any:
+    found = next((attribute for attribute in proto.attribute if attribute.name == name), None)
+    return default if found is None else helper.get_attribute_value(found)

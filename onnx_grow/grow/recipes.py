@@ -23,7 +23,7 @@ from onnx_grow.axes.algebra import Indices
 from onnx_grow.model import Inline, Weight, raw_length
 
 Array = np.ndarray[Any, Any]
-Split = Literal["equal", "unequal"]
+Split = Literal["equal", "unequal", "first"]
 
 BLOCK = 1 << 18
 """Elements computed at a time: they fit in a processor's cache. Random draws follow the blocks, so this is part of the format."""
@@ -34,12 +34,14 @@ class Share:
     """Copies along dimension `dim` share what was one value: `classes[j]` is the sum that new index j contributes to.
 
     "equal": every copy gets the same part. "unequal": every element is split at random between its copies, so that their
-    gradients differ from the first step on (LEMON, arXiv 2310.07999); the parts sum to the element exactly.
+    gradients differ from the first step on (LEMON, arXiv 2310.07999); the parts sum to the element exactly. "first": the first
+    copy gets all, the others `fill`, which stands for zero: the only way to share integers exactly.
     """
 
     dim: int
     classes: Indices
     split: Split = "equal"
+    fill: int = 0
 
     @cached_property
     def counts(self) -> Indices:
@@ -57,8 +59,13 @@ class Share:
     def spread(self, values: Array, g: Indices, rng: np.random.Generator) -> Array:
         """Copy `values` along `dim` by the map `g` and divide them between the copies."""
         if self.split == "equal":
-            factors = 1.0 / self.counts[self.classes]
-            return Scale(self.dim, factors).apply(np.take(values, g, axis=self.dim))
+            factors = (1.0 / self.counts[self.classes]).reshape(-1, *[1] * (values.ndim - 1 - self.dim))
+            return Scale(factors).apply(np.take(values, g, axis=self.dim))
+        if self.split == "first":
+            out = np.take(values, g, axis=self.dim)
+            others = np.setdiff1d(np.arange(len(g)), self.ranks[0][1])
+            out[(slice(None),) * self.dim + (others,)] = self.fill
+            return out
         shape = values.shape
         rows = values.reshape(prod(shape[: self.dim]), shape[self.dim], prod(shape[self.dim + 1 :]))
         out = np.empty((rows.shape[0], len(g), rows.shape[2]), values.dtype)
@@ -80,16 +87,17 @@ class Share:
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """A factor for every index of dimension `dim`."""
+    """A factor for every index of the dimensions that `factors` is not 1 long along; it has as many dimensions as the weight."""
 
-    dim: int
     factors: NDArray[np.float64]
 
     def apply(self, values: Array) -> Array:
         """Multiply, in double precision, and round once."""
-        shape = [1] * values.ndim
-        shape[self.dim] = -1
-        return (values.astype(np.float64) * self.factors.reshape(shape)).astype(values.dtype)
+        return (values.astype(np.float64) * self.factors).astype(values.dtype)
+
+    def rows(self, rows: slice) -> Scale:
+        """The part that is for some rows of the first dimension."""
+        return Scale(self.factors[rows]) if self.factors.ndim and self.factors.shape[0] > 1 else self
 
 
 class Grown:
@@ -161,8 +169,7 @@ class Grown:
             values = self._noisy(values, rows, rng)
         for step in self.steps:
             if isinstance(step, Scale):
-                cut = Scale(0, step.factors[rows]) if step.dim == 0 else step
-                values = cut.apply(values)
+                values = step.rows(rows).apply(values)
         return values
 
     def _noisy(self, values: Array, rows: slice, rng: np.random.Generator) -> Array:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from onnx import helper
 
 from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, index_map, leaves, resolve, size
 from onnx_grow.axes.equations import Contraction, Dilution
 from onnx_grow.axes.inference import Analysis
-from onnx_grow.grow.absorb import Absorption, Factors, insert_after, insert_scale
+from onnx_grow.grow.absorb import Absorption, Factors, Held, Rescaled, along, insert_after, insert_scale
 from onnx_grow.grow.constants import Constants, Refusal
 from onnx_grow.grow.plan import WidenPlan
 from onnx_grow.grow.recipes import Grown, Scale, Share
@@ -55,7 +56,9 @@ class _Use:
     def key(self) -> tuple[object, ...]:
         maps = tuple(None if g is None else g.tobytes() for g in self.maps)
         steps = tuple(
-            (s.dim, s.split, s.classes.tobytes()) if isinstance(s, Share) else (s.dim, s.factors.tobytes())
+            (s.dim, s.split, s.fill, s.classes.tobytes())
+            if isinstance(s, Share)
+            else (s.factors.shape, s.factors.tobytes())
             for s in self.steps
         )
         return maps, steps
@@ -91,35 +94,38 @@ class _Rewrite:
         """Share what the copies of a contracted dimension are summed to."""
         if not any(leaf in self.maps for leaf in leaves(contraction.over)):
             return
-        proto = self.analysis.topology.proto(contraction.node)
         behind = (
             self.absorption.weight(contraction.node, i, d, contraction.over) for i, d in contraction.operands
         )
-        weights = [weight for weight in behind if weight is not None]
+        weights = [w for w in behind if w is not None and (contraction.power == -1.0 or not w.quantized)]
         if weights:
-            node, i, places = next((w for w in weights if w[0] == contraction.node), weights[0])
-            for d in places:
-                self._share(node, i, d, contraction)
+            self._share(next((w for w in weights if w.node == contraction.node), weights[0]), contraction)
             return
         for i, d in contraction.operands:
-            found = self.absorption.find(contraction.node, i, d, self._factors(contraction, i, d))
+            found = self.absorption.find(contraction.node, i, self._factors(contraction, i, d))
             if found is not None:
                 for use in found:
-                    self._rescale(use.node, use.input, Scale(use.dim, use.factors))
+                    self._rescale(use)
                 return
         i, d = contraction.operands[0]
-        if self.analysis.shapes.dtype.get(proto.input[i]) not in _FLOATS:
+        if not self._is_float(contraction.node, i):
             over = [leaf for leaf in leaves(contraction.over) if leaf in self.maps]
             raise Refusal(over, f"{self.analysis.labels[contraction.node]} sums over it in integers")
-        insert_scale(self.analysis, self.constants, contraction.node, i, d, self._factors(contraction, i, d))
+        insert_scale(self.analysis, self.constants, contraction.node, i, self._factors(contraction, i, d))
 
-    def _share(self, node: int, i: int, d: int, contraction: Contraction) -> None:
-        classes = self._classes(self.analysis.uses[node, i][d], contraction.over)
-        if contraction.power == -1.0:
-            step = Share(d, classes, "unequal" if self.plan.scheme == "split" else "equal")
-            self.uses[node, i].steps.append(step)
-        else:
-            self.uses[node, i].steps.append(Scale(d, _counts(classes) ** contraction.power))
+    def _share(self, weight: Held, contraction: Contraction) -> None:
+        use = (weight.node, weight.input)
+        for d in weight.dims:
+            classes = self._classes(self.analysis.uses[use][d], contraction.over)
+            if weight.quantized:
+                step = Share(d, classes, "first", fill=self.analysis.said.zeros.get(use) or 0)
+                self.uses[use].steps.append(step)
+            elif contraction.power == -1.0:
+                step = Share(d, classes, "unequal" if self.plan.scheme == "split" else "equal")
+                self.uses[use].steps.append(step)
+            else:
+                factors = along(_counts(classes) ** contraction.power, d, len(self.analysis.uses[use]))
+                self.uses[use].steps.append(Scale(factors))
 
     def _concentrate(self, dilution: Dilution) -> None:
         """Undo a dilution in the weights that read the result, or right behind it where there is another reader."""
@@ -137,34 +143,37 @@ class _Rewrite:
         if len(weights) < len(readers) or name in topology.outputs or name in topology.captured:
             insert_after(self.analysis, self.constants, dilution.node, factor)
             return
-        for node, i, d in weights:
-            self.uses[node, i].steps.append(
-                Scale(d, np.full(grown_size(self.analysis.uses[node, i][d], self.maps), factor))
-            )
+        for node, i in weights:
+            self.uses[node, i].steps.append(Scale(np.full((1,) * len(self.analysis.uses[node, i]), factor)))
 
-    def _reading_weight(self, place: tuple[int, int], position: int) -> tuple[int, int, int] | None:
-        """The weight (node, input, dimension) that a reader contracts this dimension of its input with."""
+    def _reading_weight(self, place: tuple[int, int], position: int) -> tuple[int, int] | None:
+        """The weight (node, input) that a reader contracts this dimension of its input with."""
         node, i = place
         for contraction in self.analysis.said.contractions:
             if contraction.node == node and (i, position) in contraction.operands:
-                for other, d in contraction.operands:
-                    if other != i and (node, other) in self.uses:
-                        return node, other, d
+                for other, _ in contraction.operands:
+                    if other != i and (node, other) in self.uses and self._is_float(node, other):
+                        return node, other
         return None
 
-    def _rescale(self, node: int, i: int, step: Scale) -> None:
-        use = self.uses[node, i]
-        if use.maps[step.dim] is None and len(step.factors) != size(self.analysis.uses[node, i][step.dim]):
-            # A broadcast constant takes one value per channel from now on.
-            maps = list(use.maps)
-            maps[step.dim] = np.zeros(len(step.factors), np.int64)
-            use.maps = tuple(maps)
-        use.steps.append(step)
+    def _is_float(self, node: int, i: int) -> bool:
+        return self.analysis.shapes.dtype.get(self.analysis.topology.proto(node).input[i]) in _FLOATS
+
+    def _rescale(self, found: Rescaled) -> None:
+        use = self.uses[found.node, found.input]
+        dims = self.analysis.uses[found.node, found.input]
+        # A broadcast constant takes one value per channel from now on.
+        use.maps = tuple(
+            np.zeros(n, np.int64) if g is None and n > 1 and size(dim) == 1 else g
+            for g, n, dim in zip(use.maps, found.factors.shape, dims, strict=True)
+        )
+        use.steps.append(Scale(found.factors))
 
     def _factors(self, contraction: Contraction, i: int, d: int) -> Factors:
         dims = self.analysis.input_dims(contraction.node, i)
         assert dims is not None
-        return _counts(self._classes(dims[d], contraction.over)) ** contraction.power
+        counts = _counts(self._classes(dims[d], contraction.over))
+        return along(counts**contraction.power, d, len(dims))
 
     def _classes(self, dim: Dim, over: Dim) -> Indices:
         """For every new index of a dimension, the sum it belongs to: copies of `over` share, all else is apart."""
@@ -209,6 +218,15 @@ class _Rewrite:
                 if any(leaf in self.maps for leaf in leaves(dim)):
                     count = grown_size(dim, self.maps)
                     attribute.ints[k] = count if isinstance(element, tuple) else -count
+
+        for tuned in self.analysis.said.tuned:
+            new, old = grown_size(tuned.dim, self.maps), size(tuned.dim)
+            if new != old:
+                proto = self.draft.node(tuned.node)
+                kept = [a for a in proto.attribute if a.name != tuned.name]
+                del proto.attribute[:]
+                value = tuned.value * (new / old) ** tuned.power
+                proto.attribute.extend([*kept, helper.make_attribute(tuned.name, value)])
 
     def _value_infos(self, sizes: Sizes) -> None:
         """Correct the shapes that the file declares of tensors inside the graph."""
