@@ -28,7 +28,8 @@ class Analysis:
 
     `dims` holds the dimensions of every tensor that is computed or fed; `uses` those of every constant (initializer or
     Constant node's output), use by use: one weight may play different roles. `said` is what the rules stated, `labels` names
-    the nodes for people, `rules` is the rule of each node (None where it has none).
+    the nodes for people, `rules` is the rule of each node (None where it has none). `refused` are the nodes that no rule
+    describes, each with the reason.
     """
 
     model: Model
@@ -41,6 +42,7 @@ class Analysis:
     said: Statements
     labels: tuple[str, ...]
     rules: tuple[Rule | None, ...]
+    refused: tuple[str, ...]
 
     def input_dims(self, node: int, i: int) -> Dims | None:
         """The dimensions of input `i` of a node, whether constant or computed; None when it is absent or unknown."""
@@ -71,6 +73,7 @@ class _Walk:
         self.origins: dict[str, int] = {}
         self.labels: list[str] = []
         self.found: list[Rule | None] = []
+        self.refused: list[str] = []
         self.opsets = {
             "" if opset.domain == "ai.onnx" else opset.domain: opset.version
             for opset in model.skeleton.opset_import
@@ -125,6 +128,7 @@ class _Walk:
             self.said,
             tuple(self.labels),
             tuple(self.found),
+            tuple(self.refused),
         )
 
     def _view(self, index: int, proto: onnx.NodeProto, label: str) -> Node:
@@ -178,6 +182,7 @@ class _Walk:
                 self.folded.add(name)
 
     def _opaque(self, proto: onnx.NodeProto, view: Node, reason: str) -> None:
+        self.refused.append(reason)
         for dims in view.dims:
             for dim in dims or ():
                 self.said.algebra.freeze(dim, reason)

@@ -58,12 +58,13 @@ class AxisTable:
     """The axes of a model that weights have, in graph order.
 
     Iterates as `AxisInfo`; `str()` is a plain table. `parameters` counts all weights of the model, `growable_parameters` those with
-    at least one growable dimension.
+    at least one growable dimension. `refused` are the nodes that no rule describes, with reasons.
     """
 
     rows: tuple[AxisInfo, ...]
     parameters: int
     growable_parameters: int
+    refused: tuple[str, ...]
     axes: Mapping[str, Axis] = field(repr=False, compare=False)
 
     def __iter__(self) -> Iterator[AxisInfo]:
@@ -90,6 +91,7 @@ class AxisTable:
         return {
             "parameters": self.parameters,
             "growable_parameters": self.growable_parameters,
+            "refused": list(self.refused),
             "axes": [{**asdict(row), "growable": row.growable} for row in self.rows],
         }
 
@@ -132,7 +134,8 @@ class _Tabulation:
         rows = tuple(self._row(name, found) for name, found in named.items())
         sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
         growable = {name for found, weights in self.weights.items() if not found.frozen for name in weights}
-        return AxisTable(rows, self._parameters(), sum(sizes[name] for name in growable), named)
+        growing = sum(sizes[name] for name in growable)
+        return AxisTable(rows, self._parameters(), growing, self.analysis.refused, named)
 
     def _parameters(self) -> int:
         proto = self.analysis.topology.proto

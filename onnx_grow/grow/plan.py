@@ -250,7 +250,8 @@ def _size(dim: Dim) -> int:
 
 def _nothing(table: AxisTable, asked: Sequence[AxisInfo], skipped: Mapping[str, str]) -> str:
     if not len(table):
-        return "the model has no weights whose dimensions could grow"
+        behind = f" ({'; '.join(table.refused[:3])})" if table.refused else ""
+        return f"the model has no weights whose dimensions could grow{behind}"
     if not asked:
         kinds = ", ".join(sorted({row.kind for row in table.growable})) or "none"
         return f"no axis of the kinds asked for can grow (kinds that can: {kinds})"
