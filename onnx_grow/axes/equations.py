@@ -287,13 +287,15 @@ class Node:
         """Say that float attribute `name` is `value` now, and what it is when `dim` grows; see `Tuned`."""
         self._statements.tuned.append(Tuned(self.index, name, value, dim, power))
 
-    def quantized(self, i: int, zero: int) -> None:
-        """Say that input `i`, if it is there, holds integers that stand for numbers; input `zero` holds the one that stands for zero."""
-        if not self.has(i):
-            return
+    def quantized(self, i: int, zero: int) -> bool:
+        """Say that input `i` holds integers that stand for numbers, input `zero` the one that stands for zero.
+
+        Whether that is one and the same for all, and known.
+        """
         points = self.values[zero] if self.has(zero) else np.zeros(1)
         alike = points is not None and points.size > 0 and (points == points.flat[0]).all()
         self._statements.zeros[self.index, i] = int(points.flat[0]) if points is not None and alike else None
+        return bool(alike)
 
     def role(self, role: Role, dim: Dim) -> None:
         """Say what part a dimension plays; it decides the axis' kind."""

@@ -9,6 +9,7 @@ from onnx_grow.operators import (
     movement,
     normalization,
     pooling,
+    quantization,
     recurrent,
     reduction,
 )
@@ -22,6 +23,7 @@ RULES = {
     **reduction.RULES,
     **generation.RULES,
     **recurrent.RULES,
+    **quantization.RULES,
 }
 
 __all__ = ["RULES"]
