@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from onnx_grow.axes.algebra import Dim, axis, concat, leaves, size
 from onnx_grow.axes.equations import Element, Negated, Node, Rule, Unsupported
 
+_ENDLESS = 2**31 - 1
+
 
 def transpose(node: Node) -> None:
     """Dimensions change places."""
@@ -20,6 +22,8 @@ def transpose(node: Node) -> None:
 
 def reshape(node: Node) -> None:
     """The product of all dimensions, in order, is factored anew."""
+    if node.version < 5:
+        raise Unsupported("it has the form of operator sets before 5")
     dims = node.input(0)
     out = [axis(n) for n in node.out_shape()]
     node.unify(_product(dims), _product(out))
@@ -159,8 +163,8 @@ def cut_out(node: Node) -> None:
         lo, hi = (min(max(v + length if v < 0 else v, 0), length) for v in (start, end))
         before, kept, after = _cut(node, dim, [lo, hi - lo, length - hi])
         dims[at] = kept
-        new_starts[k] = _bound(start, length, before, (kept, after))
-        new_ends[k] = _bound(end, length, concat([before, kept]) if lo else kept, (after,))
+        new_starts[k] = _bound(start, before, (kept, after))
+        new_ends[k] = _bound(end, concat([before, kept]) if lo else kept, (after,))
     node.set(0, dims)
     node.sizes("starts", 1, new_starts)
     node.sizes("ends", 2, new_ends)
@@ -176,8 +180,7 @@ def gather(node: Node) -> None:
         chosen = int(index.reshape(-1)[0])
         place = chosen + length if chosen < 0 else chosen
         before, _, after = _cut(node, dims[at], [place, 1, length - place - 1])
-        if index.ndim == 0 or index.shape == (1,):
-            node.size_input(1, [_bound(chosen, length, before, ((), after))])
+        node.size_input(1, [_bound(chosen, before, ((), after))])
     elif length > 1:
         node.freeze(dims[at], "selects from this dimension by index")
     node.set(0, [*dims[:at], *indices, *dims[at + 1 :]])
@@ -232,9 +235,12 @@ def _cut(node: Node, dim: Dim, lengths: Sequence[int]) -> list[Dim]:
     return parts
 
 
-def _bound(literal: int, length: int, before: Dim, behind: Sequence[Dim]) -> Element:
-    """What an index into a dimension of `length` measures: what lies before it or, when negative, behind it."""
-    if literal == 0 or not -length <= literal <= length:
+def _bound(literal: int, before: Dim, behind: Sequence[Dim]) -> Element:
+    """What an index into a dimension of `length` measures: what lies before it or, when negative, behind it.
+
+    One beyond either end measures the whole; the largest integers stand for an end that moves by itself.
+    """
+    if literal == 0 or abs(literal) >= _ENDLESS:
         return None
     return Negated(concat(part for part in behind if size(part))) if literal < 0 else before
 

@@ -1,0 +1,58 @@
+"""Graphs that widening once got wrong, or refused for no reason: each the smallest of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from graphs import assert_same, build, growable
+
+from onnx_grow.axes.table import KINDS
+from onnx_grow.errors import NothingToGrowError
+from onnx_grow.grow.widen import inspect, widen
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph in text, and the axes of it that can grow; nothing computed may change when they do."""
+
+    name: str
+    text: str
+    axes: str
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    opset: int = 17
+
+    def __str__(self) -> str:
+        return self.name
+
+
+X = "double[N, 4] x"
+
+CASES = [
+    Case(
+        "one index of two dimensions follows the channels before it",
+        f"({X}) => (double[N, 1, 1] y) <double[4, 6] v, int64[1, 1] i> {{ a = MatMul(x, v) y = Gather <axis = 1> (a, i) }}",
+        "a a:2",
+        {"i": np.array([[3]])},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_growth_keeps_the_function(case: Case) -> None:
+    model = build(case.text, case.opset, **case.values)
+    assert growable(inspect(model)) == case.axes, str(inspect(model))
+    if not case.axes:
+        with pytest.raises(NothingToGrowError):
+            widen(model, kind=KINDS)
+        return
+    for factor, scheme in ((2.0, "split"), (1.5, "split"), (3.0, "copy")):
+        try:
+            grown = widen(model, factor=factor, kind=KINDS, scheme=scheme)
+        except NothingToGrowError:
+            assert factor == 1.5
+            continue
+        for n in (2, 3, 7):
+            assert_same(model, grown, n)
