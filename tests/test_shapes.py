@@ -618,8 +618,9 @@ def test_sizes_that_contradict_each_other_have_no_result(
     inputs: str, body: str, fitting: tuple[int, int]
 ) -> None:
     good, bad = (infer(loose(f"({inputs % size}) => (float[] y)", body)) for size in fitting)
-    assert good.unknown == ()
+    assert good.unknown == good.problems == ()
     assert "y" in bad.unknown
+    assert len(bad.problems) == 1
 
 
 @pytest.mark.usefixtures("with_silent_runtime")
@@ -638,6 +639,7 @@ def test_problems_that_no_size_avoids_do_not_stop_inference() -> None:
     shapes = infer(m)
     assert shapes.shape["y"] == (7, 3)
     assert shapes.unknown == ("b",)
+    assert shapes.problems == ("node 'b' (Reshape): shapes [7, 3], [2] do not fit",)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class _Facts:
 def fits(node: NodeProto, shape: Callable[[str], Shape | None], value: Callable[[str], Array | None]) -> bool:
     """False where known sizes contradict each other; for nodes of the default domain."""
     checks = _CHECKS.get(node.op_type)
-    if checks is None:
+    if checks is None or not node.output:
         return True
     facts = _Facts(
         inputs=[shape(name) for name in node.input],

@@ -18,7 +18,7 @@ RUNS = 3
 """Candidate sizes that ONNX Runtime is asked to run before the missing shapes are given up."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shapes:
     """What is known about the tensors of a model's main graph at one choice of input sizes.
 
@@ -30,6 +30,7 @@ class Shapes:
     `inputs`: the input shapes used. `dynamic`: per input, the positions of the dims the file leaves open.
     `unknown`: tensors without a shape: sequences, optionals, and what neither inference nor a run revealed.
     `observed`: tensors whose shape only a run revealed; with other data it may be another.
+    `problems`: the nodes that these sizes do not fit, where no candidate fits all; the outputs are unknown.
     """
 
     shape: Mapping[str, tuple[int, ...]]
@@ -39,6 +40,7 @@ class Shapes:
     dynamic: Mapping[str, frozenset[int]]
     unknown: tuple[str, ...]
     observed: frozenset[str] = frozenset()
+    problems: tuple[str, ...] = ()
 
 
 def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Shapes:
@@ -69,7 +71,7 @@ def _fitting(
         walk = Walk.over(graph, sizes, {})
         if not walk.problems:
             yield sizes, walk
-        misses = walk.problems and walk.problems + len(walk.missing())
+        misses = len(walk.problems) and len(walk.problems) + len(walk.missing())
         if best is None or misses < fewest:
             best, fewest = (sizes, walk), misses
     if best is not None and fewest:
@@ -99,4 +101,5 @@ def _report(model: Model, graph: Graph, sizes: Sizes, walk: Walk) -> tuple[Shape
         dynamic=MappingProxyType(dynamic_dims(model)),
         unknown=tuple(name for name in graph.names if name not in shape),
         observed=observed,
+        problems=tuple(walk.problems),
     ), ran is not None

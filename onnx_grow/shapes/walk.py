@@ -88,8 +88,8 @@ class Graph:
 class Walk:
     """The state of the pass, and after it the result: `types` and `values` by name.
 
-    `problems` counts what speaks against the input sizes: nodes whose inference rejects their inputs, and sizes
-    that do not fit each other.
+    `problems` says what speaks against the input sizes: nodes whose inference rejects their inputs, and sizes that
+    do not fit each other.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Walk:
         self.graph = graph
         self.types = known
         self.values = values
-        self.problems = 0
+        self.problems: list[str] = []
         self._seen = seen
         self._tensors: dict[str, TensorProto] = {}
 
@@ -194,14 +194,17 @@ class Walk:
                 self.types.update(self._inferred(schema, node))
             except KeyError:  # the type of an input is not known
                 return
-            except Exception:  # the bindings pass on whatever C++ throws, and all of it means: rejected
-                self.problems += 1
+            except (
+                Exception
+            ) as reason:  # the bindings pass on whatever C++ throws, and all of it means: rejected
+                self.problems.append(f"{title(node)}: {str(reason).removeprefix('[ShapeInferenceError] ')}")
                 inferred = False
         for name in node.output:
             if name and self._shape(name) is None and (known := self._known_otherwise(node, name, inferred)):
                 self.types[name] = known
         if is_default(node) and not fits(node, self._shape, self.values.get):
-            self.problems += 1
+            shapes = ", ".join(str(list(self._shape(name) or ())) for name in node.input)
+            self.problems.append(f"{title(node)}: shapes {shapes} do not fit")
             for name in node.output:
                 self.types.pop(name, None)
 
@@ -212,7 +215,7 @@ class Walk:
             schema,
             _explicit(node),
             used,
-            {name: self._tensor(name) for name in node.input if name in self.values},
+            {name: self._tensor(name) for name in node.input if self._is_telling(name)},
             opset_imports=self.graph.opset_imports,
             ir_version=self.graph.ir_version,
         )
@@ -236,6 +239,10 @@ class Walk:
         ):
             return types.tensor_type(*self._seen[name])
         return None
+
+    def _is_telling(self, name: str) -> bool:
+        """Whether inference is told the value: shapes and axes are short, and everything is copied."""
+        return name in self.values and self.values[name].size <= COMPUTED
 
     def _tensor(self, name: str) -> TensorProto:
         if name not in self._tensors:
@@ -293,9 +300,9 @@ class Walk:
                 name: graph for name, graph in branches.items() if name == _BRANCH[bool(condition.item())]
             }
         walks = [(graph, self._inside(graph)) for graph in branches.values()]
-        fewest = min((walk.problems for _, walk in walks), default=0)
+        fewest = min((walk.problems for _, walk in walks), default=[], key=len)
         self.problems += fewest
-        walks = [(graph, walk) for graph, walk in walks if walk.problems == fewest]
+        walks = [(graph, walk) for graph, walk in walks if len(walk.problems) == len(fewest)]
         for position, name in enumerate(node.output):
             results = [
                 (graph.output[position].name, walk) for graph, walk in walks if position < len(graph.output)
@@ -385,4 +392,9 @@ def _find_schema(op_type: str, version: int, domain: str) -> OpSchema | None:
 
 
 def _without_functions(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-    return inliner.inline_local_functions(skeleton) if skeleton.functions else skeleton
+    if not skeleton.functions:
+        return skeleton
+    try:
+        return inliner.inline_local_functions(skeleton)
+    except Exception:  # C++ again; a function that cannot be inlined is an operator without inference
+        return skeleton
