@@ -185,10 +185,10 @@ class Node:
         return tuple(size(dim) for dim in self.input(i))
 
     def out_shape(self, o: int = 0) -> tuple[int, ...]:
-        """The concrete shape of output `o`, which must be used."""
+        """The concrete shape of output `o`, which must be used and known."""
         shape = self.out_shapes[o]
         if shape is None:
-            raise Unsupported(f"output {o} is unused")
+            raise Unsupported(f"the shape of output {o} is not known")
         return shape
 
     def value(self, i: int) -> np.ndarray:
