@@ -16,6 +16,7 @@ from onnx import helper
 from onnx_grow.axes.algebra import Dim, Maps, grown_size, leaves
 from onnx_grow.axes.equations import Element, Negated, SizedInput
 from onnx_grow.axes.inference import Analysis
+from onnx_grow.errors import InvalidModelError
 from onnx_grow.grow.constants import Constants, Refusal
 from onnx_grow.shapes import candidates, evaluate, infer
 
@@ -56,8 +57,7 @@ class Sizes:
             return
         sized = [(i, self.analysis.said.sized_inputs.get((index, i))) for i in range(len(proto.input))]
         touched = [i for i, name in enumerate(proto.input) if name in self.changed]
-        if touched and self._is_arithmetic(index):
-            self._evaluate(index)
+        if touched and self._is_arithmetic(index) and self._evaluate(index):
             return
         for i, said in sized:
             if said is not None:
@@ -87,13 +87,21 @@ class Sizes:
         outputs = [self.analysis.dims.get(name) for name in proto.output]
         return not any(self._grows(dim) for dims in (*inputs, *outputs) for dim in dims or ())
 
-    def _evaluate(self, index: int) -> None:
+    def _evaluate(self, index: int) -> bool:
+        """Compute a node's new values; False when that would change their shapes, so that its inputs are sizes to regenerate."""
         proto = self.analysis.topology.proto(index)
         value = self.analysis.shapes.value
         inputs = [self.changed.get(name, value.get(name)) if name else None for name in proto.input]
-        for name, new in zip(proto.output, evaluate(proto, self.opsets, inputs), strict=False):
+        try:
+            found = dict(zip(proto.output, evaluate(proto, self.opsets, inputs), strict=False))
+        except InvalidModelError:
+            return False
+        if any(np.shape(new) != value[name].shape for name, new in found.items() if name):
+            return False
+        for name, new in found.items():
             if name and not np.array_equal(new, value[name]):
                 self.changed[name] = np.asarray(new)
+        return True
 
     def _target(self, index: int, i: int, said: SizedInput) -> None:
         """Make input `i` hold the sizes its node needs."""
