@@ -70,7 +70,7 @@ class Insertion:
         self._last = node
 
 
-_GENERATION = re.compile(r"/deeper_\d+/")
+_GENERATION = re.compile(r"/deeper_\d+(?:/|$)")
 _PREFIX = re.compile(r".*?/deeper_\d+(?=/)")
 
 

@@ -93,7 +93,8 @@ def _found(
 ) -> tuple[int, list[int]]:
     join = _producer(flow, layer, branch.total)
     nodes = reach.between(branch.source, branch.end)
-    if not nodes or branch.end not in flow.nodes[join].input:
+    trained, _ = weights_of(flow, nodes or ())
+    if not nodes or branch.end not in flow.nodes[join].input or not set(branch.zeroed) <= set(trained):
         raise _foreign(layer)
     return join, nodes
 

@@ -1,0 +1,229 @@
+"""Where new layers can go, and which of these places are taken when nobody names them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from itertools import pairwise
+
+from onnx_grow.errors import InvalidRequestError, NothingToGrowError
+from onnx_grow.grow.dataflow import Dataflow, operator
+from onnx_grow.grow.deepen_plan import DeepenScheme, IdentityLayer, ResidualBranch, ResidualLayer
+from onnx_grow.grow.residual import home
+from onnx_grow.grow.sites import Refused, Site, find_sites
+from onnx_grow.grow.skips import Skip, find_skips, has_weights, layers, weights_of
+from onnx_grow.model import Model
+from onnx_grow.shapes import Shapes
+
+__all__ = ["Place", "Survey", "choose", "skipped"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a layer could go: the layer, its stage and the nodes it is known by.
+
+    `only_named`: nobody wants it unless it is named. `ratio`: its weight over that of the layer it stands behind. `axis`: the
+    channel axis of its output, where statistics are needed.
+    """
+
+    layer: IdentityLayer | ResidualLayer
+    stage: tuple[object, ...]
+    members: tuple[int, ...]
+    only_named: bool
+    ratio: float = 1.0
+    axis: int | None = None
+
+
+class Survey:
+    """All places of a model and all that was refused, in the order of the graph; sites inside of copied blocks are neither."""
+
+    def __init__(self, model: Model, shapes: Shapes, scheme: DeepenScheme | None) -> None:
+        self.flow = flow = Dataflow(model)
+        self.shapes = shapes
+        self.scheme = scheme
+        skips = find_skips(flow, shapes) if scheme != "identity" else []
+        blocks = _blocks(flow, shapes, [skip for skip in skips if isinstance(skip, Skip)])
+        inside = {index for place in blocks for index in place.members}
+        sites = find_sites(flow, shapes) if scheme != "residual-copy" else []
+        found = [site for site in sites if inside.isdisjoint(site.members)]
+        chains = [_site(flow, shapes, site) for site in found if isinstance(site, Site)]
+        self.places = sorted([*blocks, *chains], key=lambda place: place.members[0])
+        self.refused = [entry for entry in (*skips, *found) if isinstance(entry, Refused)]
+
+    def matches(self, members: Iterable[int], glob: str) -> bool:
+        """Whether a glob matches the name of a node or of a tensor that it computes."""
+        nodes = (self.flow.nodes[index] for index in members)
+        return any(fnmatchcase(name, glob) for node in nodes for name in (node.name, *node.output) if name)
+
+
+def _site(flow: Dataflow, shapes: Shapes, site: Site) -> Place:
+    node = flow.nodes[site.nodes[0]]
+    repeated = [operator(flow.nodes[index]) for index in site.nodes[1:]]
+    weights = site.channels * site.channels // site.groups * math.prod(site.kernel)
+    normalized = "BatchNormalization" in repeated
+    shifts = [flow.nodes[index] for index in site.nodes[1:] if operator(flow.nodes[index]) in _SHIFTS]
+    bias = [shapes.shape[name] for shift in shifts for name in shift.input if name in flow.constants]
+    kind = f"Conv {'x'.join(map(str, site.kernel))}," if site.kernel else operator(node)
+    layer = IdentityLayer(
+        name=flow.label(site.nodes[0]),
+        output=site.output,
+        nodes=tuple(flow.nodes[index].output[0] for index in site.nodes),
+        operator=operator(node),
+        channels=site.channels,
+        kernel=site.kernel,
+        groups=site.groups,
+        dtype=shapes.dtype[site.output],
+        bias=bias[0] if bias else None,
+        parameters=weights + (site.has_bias + 4 * normalized) * site.channels,
+        description=" + ".join(
+            [f"{kind} {site.channels} channels", *(name for name in repeated if name not in _SILENT)]
+        ),
+    )
+    pixels = (size for axis, size in enumerate(shapes.shape[site.output]) if axis not in (0, site.axis))
+    return Place(
+        layer=layer,
+        stage=("identity", *pixels),
+        members=site.members,
+        only_named=not site.is_active,
+        ratio=weights / math.prod(shapes.shape[site.weight]),
+        axis=site.axis if normalized else None,
+    )
+
+
+_SHIFTS = ("Add", "Sub")
+_SILENT = (*_SHIFTS, "Squeeze", "Transpose", "Unsqueeze")
+"""What a description of a layer passes over."""
+
+
+def _blocks(flow: Dataflow, shapes: Shapes, skips: Sequence[Skip]) -> list[Place]:
+    groups = layers(skips)
+    paths = [home(flow.label(index) for skip in group for index in skip.members) for group in groups]
+    return [
+        _block(flow, shapes, group, path.rstrip("/.") if paths.count(path) == 1 else "")
+        for group, path in zip(groups, paths, strict=True)
+    ]
+
+
+def _block(flow: Dataflow, shapes: Shapes, group: tuple[Skip, ...], path: str) -> Place:
+    last = group[-1]
+    members = tuple(dict.fromkeys(index for skip in group for index in skip.members))
+    copied = [name for skip in group for name in weights_of(flow, (*skip.nodes, *last.tail))[0]]
+    linear = Counter(
+        operator(flow.nodes[index])
+        for skip in group
+        for index in skip.nodes
+        if has_weights(flow, shapes, index)
+    )
+    layer = ResidualLayer(
+        name=path or flow.label(last.index),
+        output=last.output,
+        branches=tuple(
+            ResidualBranch(skip.source, skip.end, skip.total, tuple(sorted(skip.zeroed or ())))
+            for skip in group
+        ),
+        tail=tuple(flow.nodes[index].output[0] for index in last.tail),
+        inside=last.inside,
+        dtype=shapes.dtype[last.total],
+        parameters=sum(map(flow.elements, copied)) + sum(not skip.zeroed for skip in group),
+        description="copy of " + " + ".join(f"{count} {name}" for name, count in linear.items()),
+    )
+    return Place(layer, ("stream", *last.shape[1:]), members, any(skip.is_network for skip in group))
+
+
+def choose(survey: Survey, globs: Sequence[str], every: int | None) -> list[Place]:
+    """The places where layers go. Raises InvalidRequestError for unknown names, NothingToGrowError if there are none."""
+    if globs:
+        pool = _named(survey, globs)
+    else:
+        pool = [place for place in survey.places if not place.only_named]
+        if any(isinstance(place.layer, ResidualLayer) for place in pool):
+            pool = [place for place in pool if isinstance(place.layer, ResidualLayer)]
+    if not pool:
+        raise NothingToGrowError(_nothing(survey, globs), hint=_ALTERNATIVE[survey.scheme])
+    if every is not None:
+        if every > len(pool):
+            raise NothingToGrowError(
+                f"there are {len(pool)} places for new layers, so none is number {every}",
+                hint=f"--every {len(pool)} inserts one layer",
+            )
+        return pool[every - 1 :: every]
+    return pool if globs else _one_in_four(pool)
+
+
+def _one_in_four(pool: Sequence[Place]) -> list[Place]:
+    """Of every four places of a stage the one whose layer is most like the one before it, the last of equals.
+
+    That is the largest that is no larger; a stage where all are larger (behind a first convolution, say) gets one only if there
+    is no other stage.
+    """
+    stages: dict[tuple[object, ...], list[Place]] = {}
+    for place in pool:
+        stages.setdefault(place.stage, []).append(place)
+    parts = [part for stage in stages.values() for part in _parts(stage, max(1, len(stage) // 4))]
+    chosen = [
+        min(reversed(part), key=lambda place: (place.ratio > 1, abs(math.log(place.ratio)))) for part in parts
+    ]
+    modest = [place for place in chosen if place.ratio <= 1]
+    return sorted(modest or chosen, key=lambda place: place.members[0])
+
+
+_ALTERNATIVE: Mapping[DeepenScheme | None, str] = {
+    "identity": "--scheme residual-copy deepens skip connections, whatever their activations",
+    "residual-copy": "--scheme identity deepens chains of linear layers with Relu and the like",
+    None: "a chain deepens where its activation is idempotent, such as Relu, and a skip connection with any activation",
+}
+
+
+def _parts(stage: list[Place], count: int) -> Iterator[list[Place]]:
+    """A list in parts of nearly equal length."""
+    bounds = [len(stage) * number // count for number in range(count + 1)]
+    return (stage[start:stop] for start, stop in pairwise(bounds))
+
+
+def _named(survey: Survey, globs: Sequence[str]) -> list[Place]:
+    """Places that a glob matches; those that nobody wants unless named, only where it matches no other."""
+    chosen: list[Place] = []
+    flow = survey.flow
+    for glob in globs:
+        if not survey.matches(range(len(flow.nodes)), glob):
+            close = get_close_matches(glob, list(map(flow.label, range(len(flow.nodes)))), 1, cutoff=0.4)
+            raise InvalidRequestError(
+                f"no node is called {glob!r}",
+                hint=f"did you mean {close[0]!r}?" if close else "onnx-grow inspect lists the model's layers",
+            )
+        found = [place for place in survey.places if survey.matches(place.members, glob)]
+        chosen += [place for place in found if not place.only_named] or found
+    outputs = {place.layer.output for place in chosen}
+    return [place for place in survey.places if place.layer.output in outputs]
+
+
+def skipped(survey: Survey, globs: Sequence[str], chosen: Sequence[Place]) -> Iterator[tuple[str, str]]:
+    """What was asked for and stays, with reasons, one entry for each kind of reason."""
+    refused: dict[str, list[Refused]] = {}
+    schemes = {place.layer.scheme for place in chosen}
+    for entry in survey.refused:
+        if globs:
+            asked = any(survey.matches(entry.members, glob) for glob in globs)
+        else:
+            asked = not chosen or entry.scheme in schemes
+        if asked:
+            refused.setdefault(entry.kind or entry.reason, []).append(entry)
+    for entries in refused.values():
+        label = survey.flow.label(entries[0].members[0])
+        more = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
+        yield f"{label}{more}", entries[0].reason
+
+
+def _nothing(survey: Survey, globs: Sequence[str]) -> str:
+    reasons = [f"{name}: {reason}" for name, reason in skipped(survey, globs, ())]
+    if globs and not reasons:
+        return f"nothing that {', '.join(map(repr, globs))} matches belongs to a place for a new layer"
+    if not reasons:
+        return (
+            "the model has no skip connection with weights and no linear layer with an idempotent activation"
+        )
+    return "no layer can be inserted as asked; " + "; ".join(reasons[:3])
