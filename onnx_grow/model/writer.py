@@ -13,7 +13,9 @@ import errno
 import os
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,8 @@ EXTERNAL_WEIGHT = 1024
 """Weights smaller than this stay in the model: shapes and scalars, which runtimes want to see early."""
 PAGE = 4096
 """Large weights start at multiples of this, so that a runtime can map them."""
+AHEAD = 8
+"""Pieces that may wait to be written."""
 LINE = 64
 """Weights smaller than a page start at multiples of this, the widest vector load."""
 
@@ -313,14 +317,22 @@ def _stream(
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
-    """A new file, mode 0644 under the umask, on the disk when the context ends."""
+    """A new file, mode 0644 under the umask, on the disk when the context ends.
+
+    Pieces are written while the caller computes the next ones; a piece must not change after it was handed over.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
+    with os.fdopen(os.open(path, flags, 0o644), "wb") as file, ThreadPoolExecutor(1) as writer:
+        pending: deque[Future[int]] = deque()
 
         def write(data: bytes | memoryview) -> None:
-            file.write(data)
+            pending.append(writer.submit(file.write, data))
+            if len(pending) > AHEAD:
+                pending.popleft().result()
 
         yield write
+        while pending:
+            pending.popleft().result()
         file.flush()
         os.fsync(file.fileno())
 
