@@ -37,6 +37,19 @@ CASES = [
         "a a:2",
         {"i": np.array([[3]])},
     ),
+    Case(
+        "weights stored in half precision share exactly",
+        """(float[N, 4] x) => (float[N, 3] y) <float[4, 6] v, float16[6, 3] h> {
+            a = MatMul(x, v) w = Cast <to = 1> (h) y = MatMul(a, w) }""",
+        "a",
+    ),
+    Case(
+        "weights stored in half precision do not take scales",
+        """(float[N, 4] x) => (float[N] y) <float16[4, 6] h, int64[1] axes> {
+            w = Cast <to = 1> (h) a = MatMul(x, w) b = Relu(a) y = ReduceSum <keepdims = 0> (b, axes) }""",
+        "a",
+        {"axes": np.array([1])},
+    ),
 ]
 
 

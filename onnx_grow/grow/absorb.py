@@ -25,6 +25,7 @@ Factors = NDArray[np.float64]
 Move = tuple[int, Factors]  # an operand, and the scale to put on it
 
 _FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+_BITS = {16: 8, 10: 11, 1: 24, 11: 53}  # what these types keep of a number
 _MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _DEEPEST = 64
 _LARGEST = 1 << 24  # elements of a scale; one that varies over more is left where it is
@@ -41,12 +42,16 @@ class Rescaled:
 
 @dataclass(frozen=True)
 class Held:
-    """The constant (node, input) that holds the copies of some channels along `dims`; `quantized` if as integers that stand for numbers."""
+    """The constant (node, input) that holds the copies of some channels along `dims`.
+
+    `quantized` if as integers that stand for numbers, `narrow` if as numbers of fewer bits than they are used with.
+    """
 
     node: int
     input: int
     dims: tuple[int, ...]
-    quantized: bool
+    quantized: bool = False
+    narrow: bool = False
 
 
 class Absorption:
@@ -63,6 +68,7 @@ class Absorption:
         """
         topology = self.analysis.topology
         grown = {leaf for leaf in leaves(over) if leaf in self.maps}
+        used = self._bits(topology.proto(node).input[i])
         places = [dim]
         while (name := topology.proto(node).input[i]) not in self.analysis.constants:
             producer = topology.producers.get(name)
@@ -70,17 +76,18 @@ class Absorption:
                 return None
             proto = topology.proto(producer)
             dims, operand = self.analysis.dims[name], self.analysis.input_dims(producer, 0)
-            if proto.op_type not in (*_MOVES, "DequantizeLinear") or operand is None:
+            exact = proto.op_type == "Cast" and 0 < self._bits(proto.input[0]) <= self._bits(name)
+            if not (exact or proto.op_type in (*_MOVES, "DequantizeLinear")) or operand is None:
                 return None
             if proto.op_type == "Transpose":
                 places = [_permutation(proto, len(dims))[place] for place in places]
-            elif proto.op_type not in ("Identity", "DequantizeLinear"):
+            elif proto.op_type not in ("Cast", "Identity", "DequantizeLinear"):
                 if _holding(dims, grown) != sorted(places):
                     return None
                 places = _holding(operand, grown)
             node, i = producer, 0
         if self.analysis.shapes.dtype[name] in _FLOATS:
-            return Held(node, i, tuple(places), quantized=False)
+            return Held(node, i, tuple(places), narrow=self._bits(name) < used)
         zero = self.analysis.said.zeros.get((node, i))
         return None if zero is None else Held(node, i, tuple(places), quantized=True)
 
@@ -172,7 +179,16 @@ class Absorption:
         )
         return (operand, scale) if fits else None
 
+    def _bits(self, name: str) -> int:
+        """How many bits a tensor keeps of each floating-point number; 0 for other types."""
+        return _BITS.get(self.analysis.shapes.dtype.get(name, 0), 0)
+
     # Backward rules of the operators that do not align operand and result: (node, output, scale) -> addends.
+
+    def _cast(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        """Numbers of fewer bits than the result's would round the scale too much."""
+        proto = self.analysis.topology.proto(node)
+        return None if self._bits(proto.input[0]) < self._bits(proto.output[0]) else [[(0, factors)]]
 
     def _transpose(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
         permutation = _permutation(self.analysis.topology.proto(node), factors.ndim)
@@ -263,6 +279,7 @@ class Absorption:
 
 _Backward = Callable[[Absorption, int, int, Factors], Sequence[Sequence["Move | None"]] | None]
 _BACKWARD: dict[str, _Backward] = {
+    "Cast": Absorption._cast,
     "Transpose": Absorption._transpose,
     **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), Absorption._reshape),
     "Split": Absorption._split,

@@ -97,7 +97,8 @@ class _Rewrite:
         behind = (
             self.absorption.weight(contraction.node, i, d, contraction.over) for i, d in contraction.operands
         )
-        weights = [w for w in behind if w is not None and (contraction.power == -1.0 or not w.quantized)]
+        sums = contraction.power == -1.0
+        weights = [w for w in behind if w is not None and (sums or not (w.quantized or w.narrow))]
         if weights:
             self._share(next((w for w in weights if w.node == contraction.node), weights[0]), contraction)
             return
@@ -121,7 +122,9 @@ class _Rewrite:
                 step = Share(d, classes, "first", fill=self.analysis.said.zeros.get(use) or 0)
                 self.uses[use].steps.append(step)
             elif contraction.power == -1.0:
-                step = Share(d, classes, "unequal" if self.plan.scheme == "split" else "equal")
+                # Unequal parts sum exactly; thirds in half precision would be too coarse for a product in single.
+                unequal = self.plan.scheme == "split" or weight.narrow
+                step = Share(d, classes, "unequal" if unequal else "equal")
                 self.uses[use].steps.append(step)
             else:
                 factors = along(_counts(classes) ** contraction.power, d, len(self.analysis.uses[use]))
