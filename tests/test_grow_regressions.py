@@ -50,6 +50,13 @@ CASES = [
         "a",
         {"axes": np.array([1])},
     ),
+    Case(
+        "a sum over channels and the batch in one dimension",
+        """(double[N, 4] x) => (double y) <double[4, 6] v, int64[1] axes> {
+            a = MatMul(x, v) b = Sin(a) c = Flatten <axis = 0> (b) y = ReduceSum <keepdims = 0> (c, axes) }""",
+        "a",
+        {"axes": np.array([1])},
+    ),
 ]
 
 

@@ -328,6 +328,15 @@ def along(factors: NDArray[np.float64], dim: int, rank: int) -> Factors:
     return factors.reshape(shape)
 
 
+def condensed(scale: Factors) -> Factors:
+    """A scale with size 1 along the dimensions that it does not vary over."""
+    for k in range(scale.ndim):
+        first = scale.take([0], k)
+        if (scale == first).all():
+            scale = first
+    return scale
+
+
 def _reshaped(factors: Factors, out: Sequence[int], into: Sequence[int]) -> Factors | None:
     """A scale of a tensor of shape `out` as one of the same values in shape `into`; None when it would vary over too much."""
     full = list(factors.shape)
@@ -340,12 +349,7 @@ def _reshaped(factors: Factors, out: Sequence[int], into: Sequence[int]) -> Fact
                 new[k] = into[k]
     if prod(full) > _LARGEST or prod(full) != prod(new):
         return None
-    scale = np.broadcast_to(factors, full).reshape(new)
-    for k in range(scale.ndim):
-        first = scale.take([0], k)
-        if (scale == first).all():
-            scale = first
-    return scale
+    return condensed(np.broadcast_to(factors, full).reshape(new))
 
 
 def _groups(a: Sequence[int], b: Sequence[int]) -> list[tuple[list[int], list[int]]]:

@@ -12,7 +12,16 @@ from onnx import helper
 from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, index_map, leaves, resolve, size
 from onnx_grow.axes.equations import Contraction, Dilution
 from onnx_grow.axes.inference import Analysis
-from onnx_grow.grow.absorb import Absorption, Factors, Held, Rescaled, along, insert_after, insert_scale
+from onnx_grow.grow.absorb import (
+    Absorption,
+    Factors,
+    Held,
+    Rescaled,
+    along,
+    condensed,
+    insert_after,
+    insert_scale,
+)
 from onnx_grow.grow.constants import Constants, Refusal
 from onnx_grow.grow.plan import WidenPlan
 from onnx_grow.grow.recipes import Grown, Scale, Share
@@ -72,6 +81,7 @@ class _Rewrite:
         self.draft = Draft(analysis.model)
         self.constants = Constants(analysis, self.draft)
         self.absorption = Absorption(analysis, maps)
+        self.sizes = Sizes(analysis, maps, self.constants)
         self.uses = {
             use: _Use(tuple(index_map(d, maps) for d in dims)) for use, dims in analysis.uses.items()
         }
@@ -83,11 +93,10 @@ class _Rewrite:
             self._concentrate(dilution)
         self._weights()
         self._attributes()
-        sizes = Sizes(self.analysis, self.maps, self.constants)
-        sizes.regenerate()
-        self._value_infos(sizes)
+        self.sizes.regenerate()
+        self._value_infos()
         grown = self.draft.freeze(metadata)
-        self._check(grown, sizes)
+        self._check(grown)
         return grown
 
     def _contract(self, contraction: Contraction) -> None:
@@ -109,10 +118,14 @@ class _Rewrite:
                     self._rescale(use)
                 return
         i, d = contraction.operands[0]
+        over = [leaf for leaf in leaves(contraction.over) if leaf in self.maps]
+        label = self.analysis.labels[contraction.node]
         if not self._is_float(contraction.node, i):
-            over = [leaf for leaf in leaves(contraction.over) if leaf in self.maps]
-            raise Refusal(over, f"{self.analysis.labels[contraction.node]} sums over it in integers")
-        insert_scale(self.analysis, self.constants, contraction.node, i, self._factors(contraction, i, d))
+            raise Refusal(over, f"{label} sums over it in integers")
+        factors = condensed(self._factors(contraction, i, d))
+        if factors.size > 1 and d in self.sizes.open(self.analysis.topology.proto(contraction.node).input[i]):
+            raise Refusal(over, f"{label} sums over it together with a dimension that the file leaves open")
+        insert_scale(self.analysis, self.constants, contraction.node, i, factors)
 
     def _share(self, weight: Held, contraction: Contraction) -> None:
         use = (weight.node, weight.input)
@@ -231,10 +244,10 @@ class _Rewrite:
                 value = tuned.value * (new / old) ** tuned.power
                 proto.attribute.extend([*kept, helper.make_attribute(tuned.name, value)])
 
-    def _value_infos(self, sizes: Sizes) -> None:
+    def _value_infos(self) -> None:
         """Correct the shapes that the file declares of tensors inside the graph."""
         for info in self.draft.proto.graph.value_info:
-            new, old = sizes.shape(info.name), self.analysis.shapes.shape.get(info.name)
+            new, old = self.sizes.shape(info.name), self.analysis.shapes.shape.get(info.name)
             declared = info.type.tensor_type.shape.dim
             if (
                 new is None
@@ -247,12 +260,12 @@ class _Rewrite:
                 if n != before:
                     dim.dim_value = n
 
-    def _check(self, grown: Model, sizes: Sizes) -> None:
+    def _check(self, grown: Model) -> None:
         """Infer the shapes of the grown model afresh: each must be the one that the algebra predicts."""
         found = infer_shapes(grown, self.analysis.shapes.inputs).shape
         for index in range(len(self.analysis.topology.nodes)):
             for name in self.analysis.topology.proto(index).output:
-                wanted = sizes.shape(name)
+                wanted = self.sizes.shape(name)
                 if name in self.analysis.constants or wanted is None:
                     continue
                 if found.get(name, wanted) != wanted:

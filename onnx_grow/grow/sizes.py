@@ -6,7 +6,6 @@ regenerated; where it ends in arithmetic on data (a scale of 1/sqrt(d), a mean t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +17,7 @@ from onnx_grow.axes.equations import Element, Negated, SizedInput
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.errors import InvalidModelError
 from onnx_grow.grow.constants import Constants, Refusal
-from onnx_grow.shapes import candidates, evaluate, infer
+from onnx_grow.shapes import Shapes, candidates, evaluate, infer
 
 Values = np.ndarray[Any, Any]
 
@@ -49,6 +48,11 @@ class Sizes:
         if dims is None:
             return self.analysis.shapes.shape.get(name)
         return tuple(grown_size(dim, self.maps) for dim in dims)
+
+    def open(self, name: str) -> set[int]:
+        """The dimensions of a tensor that depend on those that the file leaves open."""
+        here, there = self.analysis.shapes.shape[name], self._elsewhere.shape.get(name)
+        return {k for k, n in enumerate(here) if there is None or there[k] != n}
 
     def _node(self, index: int) -> None:
         proto = self.analysis.topology.proto(index)
@@ -203,7 +207,7 @@ class Sizes:
     def _varies(self, name: str) -> Values:
         """Which elements of a known tensor depend on the dimensions that the file leaves open."""
         value = self.analysis.shapes.value[name]
-        other = self._elsewhere.get(name)
+        other = self._elsewhere.value.get(name)
         if other is None or other.shape != value.shape:
             return np.full(value.shape, bool(self._open))
         return np.asarray(other != value)
@@ -213,11 +217,11 @@ class Sizes:
         return any(self.analysis.shapes.dynamic.values())
 
     @cached_property
-    def _elsewhere(self) -> Mapping[str, Values]:
-        """The known values at other sizes of the open dimensions."""
+    def _elsewhere(self) -> Shapes:
+        """Shapes and known values at other sizes of the open dimensions."""
         here = self.analysis.shapes
         if not self._open:
-            return here.value
+            return here
         other = next(
             (sizes for sizes in candidates(self.analysis.model) if sizes != here.inputs), here.inputs
         )
@@ -226,7 +230,7 @@ class Sizes:
             for k in positions:
                 now, then = here.inputs[name][k], other[name][k]
                 moved[name][k] = then if then != now else now + 4
-        return infer(self.analysis.model, moved).value
+        return infer(self.analysis.model, moved)
 
     def _grows(self, dim: Dim) -> bool:
         return any(leaf in self.maps for leaf in leaves(dim))
