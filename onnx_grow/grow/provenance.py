@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from onnx_grow.model import Model
@@ -29,12 +27,5 @@ def provenance(model: Model, plan: str) -> dict[str, str]:
     """
     from onnx_grow import __version__
 
-    entry = {"version": __version__, "source_sha256": _digest(model.path), "plan": json.loads(plan)}
+    entry = {"version": __version__, "source_sha256": model.sha256, "plan": json.loads(plan)}
     return {HISTORY: json.dumps([*history(model), entry], separators=(",", ":"))}
-
-
-def _digest(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

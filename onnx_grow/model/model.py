@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -38,6 +40,14 @@ class Model:
     def to_proto(self) -> onnx.ModelProto:
         """The whole model in memory, values inline. Raises OutputError at 2 GiB, protobuf's limit."""
         return filled(self.skeleton, self.weights)
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """The digest of the file the model came from (not of weights beside it), in hexadecimal; None where there is none."""
+        if self.path is None:
+            return None
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def metadata(self) -> dict[str, str]:
