@@ -100,7 +100,7 @@ class _Walk:
                 raise Unsupported(f"operator {operator} has no rule")
             if any(name and dims is None for name, dims in zip(proto.input, view.dims, strict=True)):
                 raise Unsupported("the shape of one of its inputs is not known")
-            if any(0 in shape for shape in (*map(view.shape, _present(view)), *view.out_shapes) if shape):
+            if any(0 in shape for shape in (*map(view.shape, _data(view)), *view.out_shapes) if shape):
                 raise Unsupported("one of its tensors is empty")
             rule.state(view)
         except Unsupported as reason:
@@ -197,8 +197,10 @@ class _Walk:
         return dims
 
 
-def _present(view: Node) -> list[int]:
-    return [i for i, dims in enumerate(view.dims) if dims is not None]
+def _data(view: Node) -> list[int]:
+    """The inputs that are there, but for empty lists among the constants, which stand for an option not taken."""
+    present = [i for i, dims in enumerate(view.dims) if dims is not None]
+    return [i for i in present if not (view.constant[i] and view.shape(i) == (0,))]
 
 
 def _label(proto: onnx.NodeProto) -> str:
