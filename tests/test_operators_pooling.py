@@ -46,6 +46,14 @@ CASES = [
         opset=18,
     ),
     Case(
+        "resize: sizes, and empty lists for the rest",
+        pictured(
+            "b = Resize(a, roi, scales, sizes)",
+            "float[0] roi = {}, float[0] scales = {}, int64[4] sizes = {2, 6, 10, 7}",
+        ),
+        opset=11,
+    ),
+    Case(
         "resize: computed sizes",
         pictured(
             """s = Shape(a) c = Slice(s, zero, two) f = Slice(s, two, four) g = Mul(f, two) h = Concat <axis=0> (c, g)
