@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -20,7 +22,7 @@ from onnx_grow.axes.table import KINDS
 from onnx_grow.cli import main, options
 from onnx_grow.errors import DeviceUnavailableError
 from onnx_grow.report.figures import count, printable, size
-from onnx_grow.verify import choose
+from onnx_grow.verify import Check, Report, choose
 
 ESCAPE = "\x1b"
 
@@ -189,6 +191,95 @@ class TestTheMainJob:
         assert files(folder) == ["data.npz", "model-wide.onnx", "model.onnx"]
 
 
+class Said(Exception):
+    """What a function of the API was called with."""
+
+    def __init__(self, *values: object, **options: object) -> None:
+        super().__init__()
+        self.options = options
+
+
+class TestOptions:
+    """Every option arrives at the function it is for."""
+
+    def said(self, monkeypatch: pytest.MonkeyPatch, function: str, *arguments: str) -> dict[str, object]:
+        def say(*values: object, **options: object) -> None:
+            raise Said(*values, **options)
+
+        room, name = function.rsplit(".", 1)
+        monkeypatch.setattr(import_module(room), name, say)
+        with pytest.raises(Said) as said:
+            CliRunner().invoke(
+                click.Group("onnx-grow", commands=main.commands), arguments, catch_exceptions=False
+            )
+        return said.value.options
+
+    def test_inspect(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        options = self.said(
+            monkeypatch, "onnx_grow.grow.inspect", "inspect", "model.onnx", "--shape", "a:0:1,2"
+        )
+        assert options == {"shapes": {"a:0": (1, 2)}}
+
+    def test_widen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        line = "--factor 1.5 --width a=b=7 --width c=8 --kind heads --kind state --only x* --only y --scheme noise"
+        options = self.said(
+            monkeypatch,
+            "onnx_grow.grow.plan_widen",
+            *("widen", "model.onnx", *line.split(), "--noise", "0.5", "--seed", "9", "--shape", "x:1,3,8,8"),
+        )
+        assert options == {
+            "factor": 1.5,
+            "widths": {"a=b": 7, "c": 8},
+            "kind": ("heads", "state"),
+            "only": ("x*", "y"),
+            "scheme": "noise",
+            "noise": 0.5,
+            "seed": 9,
+            "shapes": {"x": (1, 3, 8, 8)},
+        }
+
+    def test_deepen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        line = "--after a --after b --every 3 --scheme identity --calibration data.npz --seed 9 --shape x:1"
+        options = self.said(monkeypatch, "onnx_grow.grow.plan_deepen", "deepen", "model.onnx", *line.split())
+        assert options == {
+            "after": ("a", "b"),
+            "every": 3,
+            "scheme": "identity",
+            "calibration": "data.npz",
+            "seed": 9,
+            "shapes": {"x": (1,)},
+        }
+
+    def test_verify(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5"
+        options = self.said(
+            monkeypatch, "onnx_grow.verify.verify", "verify", "model.onnx", "model.onnx", *line.split()
+        )
+        assert options == {
+            "inputs": "data",
+            "shapes": {"x": (1,)},
+            "provider": "cpu",
+            "seeds": 5,
+            "tolerance": 2.5,
+        }
+
+    @pytest.mark.parametrize("command", ["widen", "deepen"])
+    def test_verification_of_growth(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        line = "--inputs data --shape x:1,3,8,8 --provider cpu"
+        options = self.said(monkeypatch, "onnx_grow.verify.verify", command, "model.onnx", *line.split())
+        expected = options.pop("expect")
+        assert isinstance(expected, dict)
+        assert expected["parameters"] > 837
+        assert options == {
+            "inputs": "data",
+            "shapes": {"x": (1, 3, 8, 8)},
+            "provider": "cpu",
+            "tolerance": 3.0,
+        }
+
+
 class TestFailedVerification:
     def test_a_wrong_model_is_told_with_figures(self, folder: Path) -> None:
         wrong = network()
@@ -206,13 +297,15 @@ class TestFailedVerification:
 
     @pytest.mark.parametrize("command", ["widen", "deepen"])
     def test_nothing_is_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-        import onnx_grow.verify as room
+        room = import_module("onnx_grow.verify")
+        honest = room.verify
 
-        def lying(*args: object, **options: object) -> room.Report:
-            report = room.verification.verify(*args, **options)  # type: ignore[arg-type,attr-defined]
-            return replace(report, checks=(room.Check("interface", False, "output 'y' is gone"),))
+        def lying(*args: object, **options: object) -> Report:
+            return replace(
+                honest(*args, **options), checks=(Check("interface", False, "output 'y' is gone"),)
+            )
 
-        monkeypatch.setattr(sys.modules["onnx_grow.verify"], "verify", lying)
+        monkeypatch.setattr(room, "verify", lying)
         result = run(command, "model.onnx")
         assert result.exit_code == 1
         assert "(not written)" in result.stdout
