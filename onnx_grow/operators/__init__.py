@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx_grow.operators import (
+    attention,
     contraction,
     elementwise,
     generation,
@@ -23,6 +24,7 @@ RULES = {
     **reduction.RULES,
     **generation.RULES,
     **recurrent.RULES,
+    **attention.RULES,
     **quantization.RULES,
 }
 
