@@ -14,7 +14,7 @@ _SIZES = {"hidden_size": "h"}
 
 
 def _signatures(gates: int, rest: str, states: int) -> tuple[Signature, Signature]:
-    weights = f"D ({gates} h) /i, D ({gates} h) /h, D ({2 * gates} h), N"
+    weights = f"!D ({gates} h) /i, D ({gates} h) /h, D ({2 * gates} h), N"
     time_first = "!T !N i, {w}, {s}{r} -> !T !D !N h, {s}".format(
         w=weights, s=", ".join(["D N h"] * states), r=rest
     )
