@@ -54,6 +54,13 @@ class Sizes:
         here, there = self.analysis.shapes.shape[name], self._elsewhere.shape.get(name)
         return {k for k, n in enumerate(here) if there is None or there[k] != n}
 
+    def _input_shape(self, index: int, i: int) -> tuple[int, ...] | None:
+        """The shape that an input of a node will have, whether computed or a constant that grows where this node reads it."""
+        dims = self.analysis.input_dims(index, i)
+        if dims is None:
+            return self.shape(self.analysis.topology.proto(index).input[i])
+        return tuple(grown_size(dim, self.maps) for dim in dims)
+
     def _node(self, index: int) -> None:
         proto = self.analysis.topology.proto(index)
         if proto.op_type in ("Shape", "Size") and not proto.domain:
@@ -71,7 +78,7 @@ class Sizes:
 
     def _read(self, index: int) -> None:
         proto = self.analysis.topology.proto(index)
-        shape = self.shape(proto.input[0])
+        shape = self._input_shape(index, 0)
         old = self.analysis.shapes.value.get(proto.output[0])
         if shape is None or old is None:
             return
@@ -127,7 +134,7 @@ class Sizes:
             if element is None or (flat[k] == -1 and not isinstance(element, Negated)):
                 continue
             if said.zero_copies and flat[k] == 0:
-                data = self.shape(proto.input[0])
+                data = self._input_shape(index, 0)
                 if data is not None and k < len(data) and data[k] == grown_size(_dim(element), self.maps):
                     continue
             if grows[k] or (now.reshape(-1)[k] != flat[k]):
