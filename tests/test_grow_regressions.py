@@ -57,6 +57,13 @@ CASES = [
         "a",
         {"axes": np.array([1])},
     ),
+    Case(
+        "a sum over channels and the batch in one dimension, scaled before",
+        """(double[N, 4] x) => (double y) <double[4, 6] v, double[1, 1] s, int64[1] axes> {
+            a = MatMul(x, v) b = Sin(a) c = Flatten <axis = 0> (b) d = Mul(c, s) y = ReduceSum <keepdims = 0> (d, axes) }""",
+        "a",
+        {"axes": np.array([1])},
+    ),
 ]
 
 

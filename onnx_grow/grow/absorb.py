@@ -20,6 +20,7 @@ from onnx import NodeProto, helper
 from onnx_grow.axes.algebra import Axis, Dim, Maps, grown_size, leaves
 from onnx_grow.axes.inference import Analysis, Dims
 from onnx_grow.grow.constants import Constants
+from onnx_grow.grow.sizes import Sizes
 
 Factors = NDArray[np.float64]
 Move = tuple[int, Factors]  # an operand, and the scale to put on it
@@ -57,9 +58,10 @@ class Held:
 class Absorption:
     """Finds the constants behind an input of a node: those that hold its copies, and those that can take a scale for it."""
 
-    def __init__(self, analysis: Analysis, maps: Maps) -> None:
+    def __init__(self, analysis: Analysis, maps: Maps, sizes: Sizes) -> None:
         self.analysis = analysis
         self.maps = maps
+        self.sizes = sizes
 
     def weight(self, node: int, i: int, dim: int, over: Dim) -> Held | None:
         """The constant behind an input, if only moved on its way there, and which of its dimensions hold `over`.
@@ -167,16 +169,22 @@ class Absorption:
         return None if not possible or any(not addend for addend in possible) else possible
 
     def _aligned(self, node: int, operand: int, factors: Factors) -> Move | None:
-        """The scale for an operand that is broadcast to the result; a constant may be given values along a new dimension."""
+        """The scale for an operand that is broadcast to the result.
+
+        A constant may be given values along a new dimension, if the file tells that dimension's size.
+        """
         shape = self.shape(node, operand)
         spare = factors.ndim - len(shape)
         if any(n > 1 for n in factors.shape[: max(spare, 0)]) or spare < 0:
             return None
         scale: Factors = factors.reshape(factors.shape[spare:])
-        constant = self.analysis.topology.proto(node).input[operand] in self.analysis.constants
-        fits = all(
-            n in (1, size) or (constant and size == 1) for n, size in zip(scale.shape, shape, strict=True)
-        )
+        proto = self.analysis.topology.proto(node)
+        new = {k + spare for k, n in enumerate(scale.shape) if n != 1 and shape[k] == 1}
+        if new and (
+            proto.input[operand] not in self.analysis.constants or new & self.sizes.open(proto.output[0])
+        ):
+            return None
+        fits = all(n in (1, size) or size == 1 for n, size in zip(scale.shape, shape, strict=True))
         return (operand, scale) if fits else None
 
     def _bits(self, name: str) -> int:

@@ -80,8 +80,8 @@ class _Rewrite:
         self.plan = plan
         self.draft = Draft(analysis.model)
         self.constants = Constants(analysis, self.draft)
-        self.absorption = Absorption(analysis, maps)
         self.sizes = Sizes(analysis, maps, self.constants)
+        self.absorption = Absorption(analysis, maps, self.sizes)
         self.uses = {
             use: _Use(tuple(index_map(d, maps) for d in dims)) for use, dims in analysis.uses.items()
         }
