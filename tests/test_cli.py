@@ -82,6 +82,10 @@ def refused(result: Result, code: int, *words: str) -> None:
         assert word in result.stderr
 
 
+def too_early(*args: object, **options: object) -> None:
+    raise AssertionError("the long work has begun")
+
+
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*"))
 
@@ -301,9 +305,8 @@ class TestFailedVerification:
         honest = room.verify
 
         def lying(*args: object, **options: object) -> Report:
-            return replace(
-                honest(*args, **options), checks=(Check("interface", False, "output 'y' is gone"),)
-            )
+            report: Report = honest(*args, **options)
+            return replace(report, checks=(Check("interface", False, "output 'y' is gone"),))
 
         monkeypatch.setattr(room, "verify", lying)
         result = run(command, "model.onnx")
@@ -453,11 +456,11 @@ class TestBadOutput:
     def test_outputs_are_looked_at_before_the_work(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def working(*args: object, **options: object) -> None:
-            raise AssertionError("too early")
-
-        monkeypatch.setattr("onnx_grow.grow.plan_widen", working)
+        monkeypatch.setattr("onnx_grow.grow.plan_widen", too_early)
+        Path("there.onnx").touch()
         refused(run("widen", "model.onnx", "-o", "none/out.onnx"), 2, "none does not exist")
+        refused(run("widen", "model.onnx", "-o", "there.onnx"), 2, "there.onnx exists")
+        refused(run("widen", "model.onnx", "-o", "model.onnx", "--force"), 2, "is the input")
 
     @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limits on file sizes here")
     def test_a_disk_that_is_full(self, folder: Path) -> None:
@@ -606,18 +609,16 @@ class TestErrors:
         assert "none.onnx" in document["error"]["message"]
         assert result.stderr.startswith("error: ")
 
-    def test_a_gpu_that_does_not_answer(self, folder: Path) -> None:
+    def test_a_gpu_that_does_not_answer(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             choose("cuda")
             pytest.skip("CUDA answers here")
         except DeviceUnavailableError:
             pass
-        for arguments in (
-            ["widen", "model.onnx"],
-            ["deepen", "model.onnx"],
-            ["verify", "model.onnx", "model.onnx"],
-        ):
-            refused(run(*arguments, "--provider", "cuda"), 4, "CUDA")
+        refused(run("verify", "model.onnx", "model.onnx", "--provider", "cuda"), 4, "CUDA")
+        for command in ("widen", "deepen"):
+            monkeypatch.setattr(f"onnx_grow.grow.plan_{command}", too_early)
+            refused(run(command, "model.onnx", "--provider", "cuda"), 4, "CUDA")
         assert files(folder) == ["model.onnx"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import click
 
 from onnx_grow.cli.deepen import deepen
 from onnx_grow.cli.inspect import inspect
-from onnx_grow.cli.screen import show_document, show_error
+from onnx_grow.cli.screen import is_terminal, show_document, show_error
 from onnx_grow.cli.verify import verify
 from onnx_grow.cli.widen import widen
 from onnx_grow.errors import OnnxGrowError, VerificationFailedError
@@ -57,10 +58,11 @@ class CommandLine(click.Group):
         """Run the command; leave quietly on Ctrl-C and when whoever reads our output has gone."""
         try:
             for stream in (sys.stdout, sys.stderr):
-                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names hold any character
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")  # names hold any character
             super().invoke(ctx)
         except KeyboardInterrupt:
-            if sys.stderr.isatty():
+            if is_terminal(sys.stderr):
                 click.echo(err=True)  # end the line on which the terminal shows ^C
             show_error("interrupted")
             ctx.exit(INTERRUPTED)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnx_grow.cli.screen import Advance
+from onnx_grow.cli.screen import Advance, is_terminal
 from onnx_grow.errors import OutputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def read(source: str) -> Model:
 
     if source != STANDARD:
         return load(source)
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or is_terminal(sys.stdin):
         raise click.UsageError("There is no model on standard input; '-' reads one from a pipe.")
     return load(sys.stdin.buffer.read())
 
@@ -65,7 +65,7 @@ class Target:
     def check(self, original: Model) -> None:
         """Find before the long work what would stop the writing after it. Raises OutputError."""
         if self.is_standard_output:
-            if sys.stdout.isatty():
+            if is_terminal(sys.stdout):
                 raise click.UsageError(
                     "A model is nothing to print on a terminal; redirect it, or name a file with -o."
                 )

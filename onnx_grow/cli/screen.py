@@ -48,7 +48,7 @@ class Screen:
     @contextmanager
     def progress(self, doing: str) -> Iterator[Advance]:
         """Say on a terminal what is going on while the block runs; calls of the yielded function move a bar."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not is_terminal(sys.stderr):
             yield lambda done, total: None
             return
         from rich.console import Console
@@ -60,6 +60,11 @@ class Screen:
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at a stream; nobody looks at one that is closed."""
+    return stream is not None and stream.isatty()
+
+
 def show_document(command: str, **fields: Any) -> None:
     """Print one JSON document on stdout: schema, command, ok, then the command's own keys (docs/json.md)."""
     document = {"schema": SCHEMA, "command": command, "ok": True, **fields}
@@ -68,7 +73,7 @@ def show_document(command: str, **fields: Any) -> None:
 
 def show_error(message: str, hint: str = "") -> None:
     """Print `error: ...`, and where there is one `hint: ...`, on stderr."""
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    colour = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
     for label, style, text in (("error:", "red", message), ("hint:", "cyan", hint)):
         if text:
             click.echo(
@@ -77,10 +82,10 @@ def show_error(message: str, hint: str = "") -> None:
             )
 
 
-def _drawn(view: RenderableType, stream: TextIO) -> str:
+def _drawn(view: RenderableType, stream: TextIO | None) -> str:
     from rich.console import Console
 
-    width = None if stream.isatty() else UNBOUNDED
+    width = None if is_terminal(stream) else UNBOUNDED
     console = Console(file=stream, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
     with console.capture() as text:
         console.print(view)
