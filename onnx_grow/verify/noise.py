@@ -1,8 +1,8 @@
 """The smallest change that rounding alone could have made to a model: some values moved by one unit in the last place.
 
-A value that was computed and stored carries an error of up to half a unit. Here every value moves, with probability 1/4, to the
-next representable number above or below: a random error of half a unit (root mean square) that the type can hold,
-whatever the type. What this does to the outputs is the model's own rounding noise.
+A value that was computed and stored carries a relative error of up to u, half the distance from 1 to the next number.
+Here every value moves, with probability 1/2, to the next number above or below that the type can hold: a random relative
+error of u (root mean square), whatever the type. What this does to the outputs is the model's own rounding noise.
 
 Left alone are zeros, whole numbers (positions, masks and switches are meant exactly), scalars, and what decides about sizes or
 branches instead of being computed with.
@@ -26,7 +26,7 @@ __all__ = ["jittered", "jittered_array", "jittered_feed"]
 
 Array = np.ndarray[Any, Any]
 
-_STEPS = np.array([1, -1, 0, 0, 0, 0, 0, 0], np.int8)
+_STEPS = np.array([1, -1, 0, 0], np.int8)
 _PIECE = 1 << 20
 """Elements perturbed at a time."""
 _WORDS = {2: np.int16, 4: np.int32, 8: np.int64}

@@ -127,12 +127,7 @@ class Report:
 
     def _failures(self) -> list[str]:
         failed = [f"{check.name}: {check.detail}" for check in self.checks if not check.ok]
-        for output in self.beyond:
-            failed.append(
-                f"output {output.name!r} deviates by {_short(output.ratio)} times the original's own rounding noise, "
-                f"{self.tolerance:g} times is allowed ({output.worst_input})"
-            )
-        return failed
+        return failed + [_deviation(output, self.tolerance) for output in self.beyond]
 
 
 def _check_line(check: Check) -> str:
@@ -147,6 +142,17 @@ def _output_line(output: Output, tolerance: float) -> str:
     if output.ratio > tolerance:
         line += f"  FAIL ({output.worst_input})"
     return line
+
+
+def _deviation(output: Output, tolerance: float) -> str:
+    if output.exact and math.isfinite(output.error_l2):
+        what = f"differs in {output.error_l2:.2%} of its elements"
+    elif math.isinf(output.ratio):
+        what = "cannot be compared: another shape, NaN or infinity elsewhere, or values where all were zero"
+    else:
+        noise = "the original's own rounding noise"
+        what = f"deviates by {_short(output.ratio)} times {noise}, {tolerance:g} times is allowed"
+    return f"output {output.name!r} {what} ({output.worst_input})"
 
 
 def _short(ratio: float) -> str:
