@@ -225,8 +225,8 @@ class Algebra:
         if isinstance(factor, Axis):
             self._bind(factor, (lead, inner))
             return (inner,)
-        parts = segments(factor)
-        if any(size(part) % inner.size for part in parts):
+        parts = _runs(factor, inner.size)
+        if len(parts) < 2:
             return None
         counts = [axis(size(part) // inner.size) for part in parts]
         for part, count in zip(parts, counts, strict=True):
@@ -289,6 +289,18 @@ def _shortcut(dim: Dim) -> Dim:
     while len(dim) == 1 and isinstance(dim[0], Axis) and dim[0].bound is not None:
         dim = dim[0].bound
     return dim
+
+
+def _runs(factor: Sum, multiple: int) -> list[Dim]:
+    """The parts of a sum, as few as needed taken together for each size to be a multiple; none if that cannot be."""
+    runs: list[Dim] = []
+    run: list[Dim] = []
+    for part in segments(factor):
+        run.append(part)
+        if sum(map(size, run)) % multiple == 0:
+            runs.append(concat(run))
+            run = []
+    return [] if run else runs
 
 
 def _take(stack: list[Factor]) -> Factor:
