@@ -28,6 +28,15 @@ class Unsupported(Exception):
     """A rule cannot describe this node; every dimension it touches freezes, for the reason given."""
 
 
+def unsupported(reason: str) -> Callable[[Node], None]:
+    """What to state of an operator that freezes all it touches, for a `reason`."""
+
+    def state(node: Node) -> None:
+        raise Unsupported(reason)
+
+    return state
+
+
 @dataclass(frozen=True)
 class Rule:
     """How one operator treats axes.
@@ -37,7 +46,7 @@ class Rule:
     scaled through its kernel and its bias, `((1,), (2,))`; "each" means every input, None that no scale passes.
     """
 
-    state: Callable[[Node], None]
+    state: Callable[[Node], object]
     addends: tuple[tuple[int, ...], ...] | Literal["each"] | None = None
 
 

@@ -28,7 +28,7 @@ class Analysis:
 
     `dims` holds the dimensions of every tensor that is computed or fed; `uses` those of every constant (initializer or
     Constant node's output), use by use: one weight may play different roles. `said` is what the rules stated, `labels` names
-    the nodes for people, `rules` is the rule of each node (None where it has none). `refused` are the nodes that no rule
+    the nodes for people, `rules` is the rule of each node (None where it has none that describes it). `refused` are the nodes that no rule
     describes, each with the reason.
     """
 
@@ -103,7 +103,10 @@ class _Walk:
             if any(0 in shape for shape in (*map(view.shape, _data(view)), *view.out_shapes) if shape):
                 raise Unsupported("one of its tensors is empty")
             rule.state(view)
+            if any(name not in self.shapes.shape and self._read(name) for name in proto.output):
+                raise Unsupported("the shape of one of its results is not known")
         except Unsupported as reason:
+            self.found[index] = None
             self._opaque(proto, view, f"{label}: {reason}")
         self._outputs(proto, view)
 
@@ -146,6 +149,13 @@ class _Walk:
             [None if not name or self._constant(name) else self.origins.get(name, -1) for name in names],
             [self.shapes.shape.get(name) if name else None for name in proto.output],
             self.said,
+        )
+
+    def _read(self, name: str) -> bool:
+        """Whether anything reads a tensor, if only the world outside."""
+        return any(
+            name in readers
+            for readers in (self.topology.consumers, self.topology.outputs, self.topology.captured)
         )
 
     def _constant(self, name: str) -> bool:

@@ -7,6 +7,9 @@ from onnx_grow.operators import (
     contraction,
     elementwise,
     generation,
+    indexing,
+    microsoft,
+    ml,
     movement,
     normalization,
     pooling,
@@ -26,6 +29,9 @@ RULES = {
     **recurrent.RULES,
     **attention.RULES,
     **quantization.RULES,
+    **indexing.RULES,
+    **microsoft.RULES,
+    **ml.RULES,
 }
 
 __all__ = ["RULES"]

@@ -22,13 +22,6 @@ def pool(node: Node) -> None:
         node.freeze(names["c"], "its second output holds indices that count channels")
 
 
-def _by(signature: Signature) -> Rule:
-    def state(node: Node) -> None:
-        signature(node)
-
-    return Rule(state)
-
-
 def resize(node: Node) -> None:
     """Resampling of some dimensions; a dimension whose size stays is passed through, and its target follows it."""
     dims, out = node.input(0), node.out_shape()
@@ -73,7 +66,7 @@ RULES = {
     },
     ("", "Resize"): Rule(resize),
     ("", "Upsample"): Rule(resize),
-    ("", "MaxRoiPool"): _by(_REGIONS),
-    ("", "RoiAlign"): _by(_REGIONS_ALIGNED),
-    ("", "GridSample"): _by(_GRID),
+    ("", "MaxRoiPool"): Rule(_REGIONS),
+    ("", "RoiAlign"): Rule(_REGIONS_ALIGNED),
+    ("", "GridSample"): Rule(_GRID),
 }

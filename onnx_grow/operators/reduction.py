@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnx_grow.axes.algebra import size
-from onnx_grow.axes.equations import Node, Rule, Unsupported
+from onnx_grow.axes.equations import Node, Rule, unsupported
 
 
 def _reduced(node: Node) -> list[int]:
@@ -93,13 +93,6 @@ def cumulative(node: Node) -> None:
     node.set(0, dims)
 
 
-def _unsupported(reason: str) -> Callable[[Node], None]:
-    def state(node: Node) -> None:
-        raise Unsupported(reason)
-
-    return state
-
-
 RULES = {
     **{("", op): Rule(_reduce(_nothing)) for op in ("ReduceMax", "ReduceMin")},
     **{("", op): Rule(_reduce(_frozen)) for op in ("ReduceProd", "ReduceLogSum", "ReduceLogSumExp")},
@@ -109,7 +102,7 @@ RULES = {
     **{("", op): Rule(extremum_index) for op in ("ArgMax", "ArgMin")},
     **{("", op): Rule(cumulative) for op in ("CumSum", "CumProd")},
     **{
-        ("", op): Rule(_unsupported("it draws random values, which would differ between copies"))
+        ("", op): Rule(unsupported("it draws random values, which would differ between copies"))
         for op in ("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
     },
     ("", "ReduceMean"): Rule(_reduce(_uniform)),

@@ -8,7 +8,7 @@ from itertools import islice
 from types import MappingProxyType
 
 from onnx_grow.model import Model
-from onnx_grow.shapes import observation
+from onnx_grow.shapes import observation, types
 from onnx_grow.shapes.observation import Found, Sizes
 from onnx_grow.shapes.sizes import candidates, dynamic_dims
 from onnx_grow.shapes.types import Array
@@ -47,7 +47,8 @@ def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Sh
     """Shapes at the first candidate input sizes for which everything fits; `inputs` fixes some of them.
 
     The walk alone serves nearly every model. Where it leaves a tensor without a shape (operators without a schema,
-    shapes that depend on data), ONNX Runtime's own inference is asked, and then the model is run once on the CPU.
+    shapes that depend on data), ONNX Runtime's own inference is asked, and then the model is run once on the CPU;
+    what neither knows (operators for other devices) has the shape that the file declares, if it does.
     Raises InvalidRequestError for `inputs` that do not fit the file, and for an input of unknown rank;
     InvalidModelError for a node with more or fewer inputs or outputs than its operator has.
     """
@@ -78,6 +79,18 @@ def _fitting(
         yield best
 
 
+def _declared(model: Model, names: Sequence[str]) -> Found:
+    """Dtype and shape of the named tensors as the file declares them, where that leaves nothing open."""
+    wanted = set(names)
+    graph = model.skeleton.graph
+    found = {
+        value.name: (types.dtype(value.type), types.shape(value.type))
+        for value in (*graph.value_info, *graph.output)
+        if value.name in wanted
+    }
+    return {name: (dtype, shape) for name, (dtype, shape) in found.items() if dtype and shape is not None}
+
+
 def _report(model: Model, graph: Graph, sizes: Sizes, walk: Walk) -> tuple[Shapes, bool]:
     """The shapes at these sizes, and whether none is missing."""
     seen: Found = {}
@@ -88,6 +101,9 @@ def _report(model: Model, graph: Graph, sizes: Sizes, walk: Walk) -> tuple[Shape
     if missing := [name for name in walk.missing() if name not in seen]:
         ran = observation.run(model, sizes, missing)
         seen |= ran or {}
+        walk = Walk.over(graph, sizes, seen)
+    if missing := [name for name in walk.missing() if name not in seen]:
+        seen |= _declared(model, missing)
         walk = Walk.over(graph, sizes, seen)
     dtype, shape = walk.dtypes(), walk.shapes()
     observed = frozenset(ran or ()) - shape.keys()
