@@ -51,6 +51,18 @@ CASES = [
         {"axes": np.array([1])},
     ),
     Case(
+        "a scale finds its letter among the operands of an Einsum",
+        """(double[N, 4] x) => (double[N] y) <double[4, 4, 8] v, double[8] s> {
+            a = Einsum <equation = "na,abz,z->bnz"> (x, v, s) b = Relu(a) y = ReduceL2 <axes = [0, 2], keepdims = 0> (b) }""",
+        "a a:2",
+    ),
+    Case(
+        "an Einsum does not scale what only has the size of the result",
+        """(double[N, 4] x) => (double y) <double[4, 4, 2] v, double[4] s> {
+            a = Relu(x) b = Einsum <equation = "na,baz,b->nz"> (a, v, s) y = ReduceL2 <keepdims = 0> (b) }""",
+        "b",
+    ),
+    Case(
         "a sum over channels and the batch in one dimension",
         """(double[N, 4] x) => (double y) <double[4, 6] v, int64[1] axes> {
             a = MatMul(x, v) b = Sin(a) c = Flatten <axis = 0> (b) y = ReduceSum <keepdims = 0> (c, axes) }""",

@@ -153,12 +153,14 @@ class Absorption:
         None when the operator does not pass the scale on.
         """
         proto = self.analysis.topology.proto(node)
+        rule = self.analysis.rules[node]
         output = list(proto.output).index(name)
+        if rule is None:
+            return None
         if proto.op_type in _BACKWARD:
             moves = _BACKWARD[proto.op_type](self, node, output, factors)
         else:
-            rule = self.analysis.rules[node]
-            if rule is None or rule.addends is None or output:
+            if rule.addends is None or output:
                 return None
             present = [k for k, operand in enumerate(proto.input) if operand]
             listed = [(k,) for k in present] if rule.addends == "each" else rule.addends
@@ -261,6 +263,20 @@ class Absorption:
         bias = [self._aligned(node, 2, factors)] if len(proto.input) > 2 and proto.input[2] else []
         return [moves, bias]
 
+    def _einsum(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+        """Through any operand that has all letters over which the scale varies."""
+        equation = _attribute(self.analysis.topology.proto(node), "equation", b"").decode().replace(" ", "")
+        operands, _, result = equation.partition("->")
+        varying = {letter: n for letter, n in zip(result, factors.shape, strict=True) if n > 1}
+        moves: list[Move | None] = []
+        for k, letters in enumerate(operands.split(",")):
+            sizes = dict(zip(letters, self.shape(node, k), strict=True))
+            if varying.items() <= sizes.items():
+                order = [list(varying).index(letter) for letter in letters if letter in varying]
+                scale = factors.reshape(list(varying.values())).transpose(order)
+                moves.append((k, scale.reshape([varying.get(letter, 1) for letter in letters])))
+        return [moves]
+
     def _conv(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
         proto = self.analysis.topology.proto(node)
         transposed = proto.op_type == "ConvTranspose"
@@ -295,6 +311,7 @@ _BACKWARD: dict[str, _Backward] = {
     "Concat": Absorption._concat,
     "MatMul": Absorption._matmul,
     "Gemm": Absorption._gemm,
+    "Einsum": Absorption._einsum,
     **dict.fromkeys(("Conv", "ConvTranspose"), Absorption._conv),
     **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), Absorption._parameters),
     **dict.fromkeys(
