@@ -239,6 +239,15 @@ def test_batch_normalization_in_training_mode_is_refused() -> None:
         deepen(model)
 
 
+def test_batch_normalization_of_another_axis_is_refused() -> None:
+    model = build(
+        "(float[N, 4, 5] x) => (float[N, 4, 6] y) <float[5, 6] w, float[4] s, float[4] b, float[4] m, float[4] positive> "
+        "{ a = MatMul(x, w) c = BatchNormalization(a, s, b, m, positive) y = Relu(c) }"
+    )
+    with pytest.raises(NothingToGrowError, match="does not normalise its channels"):
+        deepen(model)
+
+
 def test_a_layer_without_activation_is_deepened_only_by_name() -> None:
     model = build("(float[N, 5] x) => (float[N, 6] y) <float[5, 6] w> { [last] y = MatMul(x, w) }")
     with pytest.raises(NothingToGrowError):

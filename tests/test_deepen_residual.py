@@ -65,6 +65,11 @@ BLOCKS = {
         f"{ROWS} <float[6, 6] w, float[6] b> {{ a = Gemm(x, w, b) c = Sigmoid(a) d = Mul(c, a) y = Add(x, d) }}",
         "b w",
     ),
+    "the branch ends in gelu": (
+        f"{ROWS} <float[6, 6] w, float root = {{1.4142135}}, float one = {{1}}> "
+        "{ a = MatMul(x, w) d = Div(a, root) e = Erf(d) f = Add(one, e) g = Mul(f, a) y = Add(x, g) }",
+        "w",
+    ),
     "the branch ends in a rectifier": (
         f"{ROWS} <float[6, 6] w> {{ a = Gemm(x, w) c = Relu(a) y = Add(x, c) }}",
         "",
@@ -218,7 +223,7 @@ def found(text: str) -> list[Skip | Refused]:
 def test_a_projection_is_no_skip_connection() -> None:
     text = f"{IMAGE} <float[4, 4, 1, 1] w1, float[4, 4, 1, 1] w2> {{ a = Conv(x, w1) b = Conv(x, w2) y = Add(a, b) }}"
     assert found(text) == []
-    with pytest.raises(NothingToGrowError, match="no skip connection"):
+    with pytest.raises(NothingToGrowError, match="has no skip connection"):
         deepen(build(text), scheme="residual-copy")
 
 
@@ -229,6 +234,10 @@ def test_branches_without_weights_are_none() -> None:
         )
         == []
     )
+
+
+def test_what_is_subtracted_from_the_branch_is_no_skip_connection() -> None:
+    assert found(f"{ROWS} <float[6, 6] w> {{ a = MatMul(x, w) y = Sub(a, x) }}") == []
 
 
 def test_reading_only_the_shape_is_no_branch() -> None:

@@ -40,34 +40,27 @@ def identity_normalization(
 ) -> BatchNormalization:
     """Parameters that make BatchNormalization the identity at (very nearly) these statistics.
 
-    `affine` is the TensorProto.DataType of gamma and beta, `moments` that of mean and variance. The identity holds for any
-    mean and variance, but in general only up to rounding. So both may move a little, by at most a thousandth or some units in
-    the last place, to where gamma / sqrt(variance + epsilon) rounds to one and the mean cancels, in the orders in which runtimes
-    compute them. A channel that never varies gets a variance above zero.
+    `affine` is the TensorProto.DataType of gamma and beta, `moments` that of mean and variance. The identity holds for
+    any mean and variance, but in general only up to rounding. So the variance may move a little, by at most a
+    thousandth or some units in the last place, to where gamma / sqrt(variance + epsilon) rounds to one in the
+    orders in which runtimes compute it; then the mean cancels too. A channel that never varies gets a variance
+    above zero.
     """
     gamma_type, moment_type = (helper.tensor_dtype_to_np_dtype(dtype) for dtype in (affine, moments))
     working = np.dtype(np.float64 if np.dtype(np.float64) in (gamma_type, moment_type) else np.float32)
     ceiling = min(_largest(gamma_type), _largest(moment_type)) / 4
     enough = 0.0 if gamma_type == working else _resolution(gamma_type) / 64
-    offsets = _offsets(_resolution(moment_type))
-    channels = np.arange(len(mean))
 
+    offsets = _offsets(_resolution(moment_type))
     variances = (np.clip(variance, _DEAD, ceiling) * (1 + offsets)).astype(moment_type)
     deviation = np.sqrt(variances.astype(working) + np.array(np.float32(epsilon), working))
     gammas = deviation.astype(gamma_type)
-    inverse = 1 / deviation
-    scale = inverse * gammas.astype(working)
-    best = _first(np.abs(scale - 1) + np.abs(gammas.astype(working) / deviation - 1), enough), channels
-    gamma, inverse, scale = gammas[best], inverse[best], scale[best]
+    wide = gammas.astype(working)
+    error = np.abs(wide * (1 / deviation) - 1) + np.abs(wide / deviation - 1)
+    best = _first(error, enough), np.arange(len(mean))
 
-    if enough:  # narrow parameters: what the mean leaves over is below their resolution already
-        offsets = offsets[:1]
-    means = (np.clip(mean, -ceiling, ceiling) * (1 + offsets)).astype(moment_type)
-    betas = means.astype(gamma_type)
-    wide, shift = means.astype(working), betas.astype(working)
-    left = np.abs(shift - wide * inverse * gamma.astype(working)) + np.abs(shift - wide * scale)
-    nearest = _first(left, 0.0), channels
-    return BatchNormalization(gamma, betas[nearest], means[nearest], variances[best])
+    center = np.clip(mean, -ceiling, ceiling).astype(moment_type)
+    return BatchNormalization(gammas[best], center.astype(gamma_type), center, variances[best])
 
 
 _DEAD = 1e-6

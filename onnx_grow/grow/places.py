@@ -171,6 +171,13 @@ def _one_in_four(pool: Sequence[Place]) -> list[Place]:
     return sorted(modest or chosen, key=lambda place: place.members[0])
 
 
+_SKIP = "skip connection s + f(s) with weights in f"
+_CHAIN = "linear layer with stored weights and an activation"
+_WANTED: Mapping[DeepenScheme | None, str] = {
+    "identity": _CHAIN,
+    "residual-copy": _SKIP,
+    None: f"{_SKIP}, and no {_CHAIN}",
+}
 _ALTERNATIVE: Mapping[DeepenScheme | None, str] = {
     "identity": "--scheme residual-copy deepens skip connections, whatever their activations",
     "residual-copy": "--scheme identity deepens chains of linear layers with Relu and the like",
@@ -206,11 +213,8 @@ def skipped(survey: Survey, globs: Sequence[str], chosen: Sequence[Place]) -> It
     refused: dict[str, list[Refused]] = {}
     schemes = {place.layer.scheme for place in chosen}
     for entry in survey.refused:
-        if globs:
-            asked = any(survey.matches(entry.members, glob) for glob in globs)
-        else:
-            asked = not chosen or entry.scheme in schemes
-        if asked:
+        named = any(survey.matches(entry.members, glob) for glob in globs)
+        if named or (not globs and (not chosen or entry.scheme in schemes)):
             refused.setdefault(entry.kind or entry.reason, []).append(entry)
     for entries in refused.values():
         label = survey.flow.label(entries[0].members[0])
@@ -223,7 +227,5 @@ def _nothing(survey: Survey, globs: Sequence[str]) -> str:
     if globs and not reasons:
         return f"nothing that {', '.join(map(repr, globs))} matches belongs to a place for a new layer"
     if not reasons:
-        return (
-            "the model has no skip connection with weights and no linear layer with an idempotent activation"
-        )
+        return f"the main graph has no {_WANTED[survey.scheme]}"
     return "no layer can be inserted as asked; " + "; ".join(reasons[:3])
