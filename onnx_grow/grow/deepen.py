@@ -56,10 +56,8 @@ def deepen(
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can be inserted as
     asked, with reasons that name nodes.
     """
-    plan = plan_deepen(
-        model, after=after, every=every, scheme=scheme, calibration=calibration, seed=seed, shapes=shapes
-    )
-    return apply_deepen(model, plan)
+    survey, plan = _planned(model, after, every, scheme, calibration, seed, shapes)
+    return _applied(model, plan, survey.flow)
 
 
 def plan_deepen(
@@ -76,6 +74,23 @@ def plan_deepen(
 
     The plan holds the statistics of the forward pass, so applying it needs no data.
     """
+    return _planned(model, after, every, scheme, calibration, seed, shapes)[1]
+
+
+def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
+    """Do what a plan says. Raises InvalidRequestError when the plan does not fit the model."""
+    return _applied(model, plan, Dataflow(model))
+
+
+def _planned(
+    model: Model,
+    after: str | Sequence[str],
+    every: int | None,
+    scheme: DeepenScheme | None,
+    calibration: Calibration | None,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]] | None,
+) -> tuple[Survey, DeepenPlan]:
     globs = (after,) if isinstance(after, str) else tuple(after)
     if scheme not in (None, "identity", "residual-copy"):
         raise InvalidRequestError(
@@ -88,12 +103,10 @@ def plan_deepen(
     survey = Survey(model, infer_shapes(model, shapes or None), scheme)
     places = choose(survey, globs, every)
     layers, notes = _calibrated(model, survey.shapes, places, calibration, seed)
-    return DeepenPlan(layers, tuple(skipped(survey, globs, places)), notes)
+    return survey, DeepenPlan(layers, tuple(skipped(survey, globs, places)), notes)
 
 
-def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
-    """Do what a plan says. Raises InvalidRequestError when the plan does not fit the model."""
-    flow = Dataflow(model)
+def _applied(model: Model, plan: DeepenPlan, flow: Dataflow) -> Model:
     reach = Reach(
         flow,
         (b.source for layer in plan.layers if isinstance(layer, ResidualLayer) for b in layer.branches),
