@@ -313,6 +313,8 @@ class TestFailedVerification:
         assert result.exit_code == 1
         assert "(not written)" in result.stdout
         assert "error: interface: output 'y' is gone" in result.stderr
+        document = json.loads(run(command, "model.onnx", "--json").stdout)
+        assert (document["ok"], document["output"], document["verification"]["ok"]) == (False, None, False)
         assert files(folder) == ["model.onnx"]
 
 
@@ -662,6 +664,17 @@ class TestDocuments:
             "parameters",
         }
         assert all(keys <= axis.keys() for axis in fields["axes"])  # type: ignore[attr-defined]
+
+    def test_initializers_that_are_inputs_are_no_inputs(self, folder: Path) -> None:
+        model = network()
+        model.ir_version = 3
+        model.graph.input.extend(
+            helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in model.graph.initializer
+        )
+        onnx.save(model, "old.onnx")
+        fields = self.document("inspect", "old.onnx")
+        assert [value["name"] for value in fields["model"]["inputs"]] == ["x"]  # type: ignore[index]
+        assert fields["totals"]["growable_axes"] == 2  # type: ignore[index]
 
     def test_widen_and_deepen(self, folder: Path) -> None:
         for command, output in (("widen", "model-wide.onnx"), ("deepen", "model-deep.onnx")):
