@@ -103,9 +103,34 @@ BLOCKS = {
         "w",
     ),
     "weights behind a transpose": (
-        f"{ROWS} <float[6, 6] w> {{ t = Transpose(w) a = MatMul(x, t) c = Tanh(a) u = Transpose(w) d = "
-        f"MatMul(c, u) y = Add(x, d) }}",
+        f"{ROWS} <float[6, 6] w> {{ t = Transpose(w) a = MatMul(x, t) c = Tanh(a) y = Add(x, c) }}",
         "w",
+    ),
+    "one weight used twice": (
+        f"{ROWS} <float[6, 6] w> {{ a = MatMul(x, w) c = Tanh(a) u = Transpose(w) d = MatMul(c, u) y = Add(x, d) }}",
+        "",
+    ),
+    "a kernel that depends on the input": (
+        "(float[1, 4, 8, 7] x) => (float[1, 4, H, W] y) <float[16, 4, 1, 1] w, float[4] b, "
+        "int64[4] kernel = {4, 4, 1, 1}> "
+        "{ g = GlobalAveragePool(x) k = Conv(g, w) v = Reshape(k, kernel) a = Conv(x, v, b) y = Add(x, a) }",
+        "",
+    ),
+    "a product of two activations": (
+        "(float[N, 4, 6] x) => (float[N, 4, 6] y) <float[6, 6] q, float[6, 6] v> "
+        "{ a = MatMul(x, q) t = Transpose <perm = [0, 2, 1]> (a) c = MatMul(a, t) p = Softmax(c) d = MatMul(x, v) "
+        "e = MatMul(p, d) y = Add(x, e) }",
+        "v",
+    ),
+    "padded and split": (
+        f"{IMAGE} <float[8, 4, 3, 3] w, int64[8] pads = {{0, 0, 1, 1, 0, 0, 1, 1}}, int64[2] parts = {{4, 4}}> "
+        "{ a = Conv(x, w) p = Pad(a, pads) c, d = Split <axis = 1> (p, parts) y = Add(x, d) }",
+        "w",
+    ),
+    "quantised weights": (
+        f"{ROWS} <int8[6, 6] w = {{{', '.join(str(n * n % 13 - 6) for n in range(36))}}}, float scale = {{0.1}}, "
+        "int8 zero = {0}> { d = DequantizeLinear(w, scale, zero) a = MatMul(x, d) y = Add(x, a) }",
+        "",
     ),
     "standardised weights": (
         f"{IMAGE} <float[4, 4, 3, 3] w> {{ m = ReduceMean <axes = [1, 2, 3]> (w) n = Sub(w, m) "

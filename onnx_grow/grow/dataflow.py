@@ -79,16 +79,27 @@ class Dataflow:
         """The values of an initializer or of a Constant node's tensor; None for anything else."""
         if tensor in self._weights:
             return self._weights[tensor]
+        value = self._constant(tensor)
+        return Inline.of(numpy_helper.to_array(value)) if value else None
+
+    def kind(self, tensor: str) -> tuple[int, tuple[int, ...]] | None:
+        """TensorProto.DataType and shape of a stored tensor; None for what is not stored."""
+        if tensor in self._weights:
+            return self._weights[tensor].dtype, self._weights[tensor].shape
+        value = self._constant(tensor)
+        return (value.data_type, tuple(value.dims)) if value else None
+
+    def elements(self, tensor: str) -> int:
+        """How many elements a stored tensor has; 0 for what is not stored."""
+        kind = self.kind(tensor)
+        return math.prod(kind[1]) if kind else 0
+
+    def _constant(self, tensor: str) -> TensorProto | None:
         index = self.producer(tensor)
         if index is None or operator(self.nodes[index]) != "Constant":
             return None
         value = attribute(self.nodes[index], "value")
-        return Inline.of(numpy_helper.to_array(value)) if isinstance(value, TensorProto) else None
-
-    def elements(self, tensor: str) -> int:
-        """How many elements a stored tensor has; 0 for what is not stored."""
-        weight = self.stored(tensor)
-        return math.prod(weight.shape) if weight else 0
+        return value if isinstance(value, TensorProto) else None
 
     def _find_constants(self, model: Model) -> frozenset[str]:
         constants = set(model.weights)

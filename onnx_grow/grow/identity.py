@@ -113,5 +113,5 @@ def _normalization(insertion: Insertion, flow: Dataflow, layer: IdentityLayer, s
 
 def _dtype(flow: Dataflow, name: str, default: int) -> int:
     """The element type of a parameter; that of the layer where only a computed parameter would tell, or does not fit."""
-    weight = flow.stored(name)
-    return weight.dtype if weight and weight.dtype in (default, TensorProto.FLOAT) else default
+    kind = flow.kind(name)
+    return kind[0] if kind and kind[0] in (default, TensorProto.FLOAT) else default

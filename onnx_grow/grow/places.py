@@ -16,7 +16,7 @@ from onnx_grow.grow.deepen_plan import DeepenScheme, IdentityLayer, ResidualBran
 from onnx_grow.grow.residual import home
 from onnx_grow.grow.sites import Refused, Site, find_sites
 from onnx_grow.grow.skips import Skip, find_skips, has_weights, layers, weights_of
-from onnx_grow.model import Model
+from onnx_grow.model import Model, dtype_name
 from onnx_grow.shapes import Shapes
 
 __all__ = ["Place", "Survey", "choose", "skipped"]
@@ -128,10 +128,17 @@ def _block(flow: Dataflow, shapes: Shapes, group: tuple[Skip, ...], path: str) -
         tail=tuple(flow.nodes[index].output[0] for index in last.tail),
         inside=last.inside,
         dtype=shapes.dtype[last.total],
-        parameters=sum(map(flow.elements, copied)) + sum(not skip.zeroed for skip in group),
+        parameters=sum(_parameters(flow, name) for name in copied) + sum(not skip.zeroed for skip in group),
         description="copy of " + " + ".join(f"{count} {name}" for name, count in linear.items()),
     )
     return Place(layer, ("stream", *last.shape[1:]), members, any(skip.is_network for skip in group))
+
+
+def _parameters(flow: Dataflow, name: str) -> int:
+    """Elements of a stored tensor of floating-point numbers, as `Model.parameters` counts them."""
+    kind = flow.kind(name)
+    floats = kind and dtype_name(kind[0]).startswith(("FLOAT", "DOUBLE", "BFLOAT"))
+    return flow.elements(name) if floats else 0
 
 
 def choose(survey: Survey, globs: Sequence[str], every: int | None) -> list[Place]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from onnx_grow.grow.dataflow import Dataflow, attribute, operator
@@ -9,8 +10,15 @@ from onnx_grow.shapes import Shapes
 
 __all__ = ["LINEAR", "silence"]
 
-LINEAR = frozenset({"Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
-"""Operators with weights that a branch must have to be worth a copy."""
+LINEAR = frozenset(
+    {
+        *("Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"),
+        *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
+        *("com.microsoft.Attention", "com.microsoft.FusedConv", "com.microsoft.FusedGemm"),
+        *("com.microsoft.FusedMatMul", "com.microsoft.MatMulNBits", "com.microsoft.QAttention"),
+    }
+)
+"""Operators with weights; a branch must have one to be worth a copy."""
 
 
 def silence(
@@ -21,15 +29,21 @@ def silence(
     One pass over the nodes, in order: a linear layer is silent if its weight and bias are, shape operators and activations with phi(0) = 0
     pass silence on, a sum needs it of all its terms, a product of one. A norm behind the last linear layer is silent if its scale and
     shift are: zeros in front of it would be divided by sqrt(epsilon) in the gradient, and a normalised step of any size is as large as
-    any other. A rectifier does not count, because its gradient at zero is zero and the copy would never learn.
+    any other. A rectifier does not count, because its gradient at zero is zero and the copy would never learn; nor does a
+    weight that the branch uses twice, because with both uses zero neither gets a gradient.
     """
     silent: dict[str, frozenset[str]] = {}
+    uses: Counter[str | None] = Counter()
     for index in nodes:
+        node = flow.nodes[index]
+        uses.update(flow.root(name) for name in node.input if name in flow.constants)
         found = _silent(flow, shapes, index, silent)
         if found is not None:
-            node = flow.nodes[index]
             silent.update((name, found) for name in node.output[: None if node.op_type == "Split" else 1])
-    return silent.get(end)
+    zeroed = silent.get(end)
+    if zeroed is None or any(uses[name] > 1 for name in zeroed):
+        return None
+    return zeroed
 
 
 _AFFINE = frozenset(
@@ -91,7 +105,7 @@ def _silent(
     name = operator(node)
     inputs = [entry for entry in node.input if entry]
     constant = [entry in flow.constants for entry in inputs]
-    if name in ("Conv", "ConvTranspose", "Gemm") or (name in ("Einsum", "MatMul") and any(constant[:2])):
+    if name in ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul") and any(constant[:2]):
         return _layer(flow, node.input, silent)
     if name in _AFFINE:
         return _roots(flow, inputs[1:3])
@@ -101,6 +115,8 @@ def _silent(
         return _product(flow, inputs, silent)
     if name == "Div" and constant[1]:
         return silent.get(inputs[0])
+    if name == "Resize" and attribute(node, "extrapolation_value", 0.0):
+        return None
     if name in _PASSING or (name == "Pad" and _pads_zeros(flow, shapes, index)):
         return silent.get(inputs[0])
     return None

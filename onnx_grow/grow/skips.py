@@ -114,7 +114,7 @@ def has_weights(flow: Dataflow, shapes: Shapes, index: int) -> bool:
     """Whether a node is a linear layer, or a recurrent one, that trains a weight."""
     node = flow.nodes[index]
     return operator(node) in LINEAR and any(
-        name in flow.constants and math.prod(shapes.shape.get(name, ())) > 1 for name in node.input[:2]
+        name in flow.constants and math.prod(shapes.shape.get(name, ())) > 1 for name in node.input
     )
 
 
@@ -184,7 +184,7 @@ def _skip(
         inside=inside,
         output=flow.nodes[tail[-1]].output[0] if tail else branch.total,
         shape=branch.shape,
-        signature=tuple(sorted(weight.shape for name in weights if (weight := flow.stored(name)))),
+        signature=tuple(sorted(kind[1] for name in weights if (kind := flow.kind(name)))),
         is_network=branch.linears > max(MANY, linears / 2),
     )
 
@@ -311,10 +311,10 @@ def _same_shape(flow: Dataflow, shapes: Shapes, index: int) -> bool:
 
 
 def _is_trained(flow: Dataflow, name: str, *, is_node: bool) -> bool:
-    weight = flow.stored(name)
-    if weight is None or weight.dtype in _NOT_TRAINED:
+    kind = flow.kind(name)
+    if kind is None or kind[0] in _NOT_TRAINED:
         return False
-    return not is_node or math.prod(weight.shape) > 1
+    return not is_node or math.prod(kind[1]) > 1
 
 
 _NOT_TRAINED = frozenset(
