@@ -225,18 +225,23 @@ class Sizes:
 
     @cached_property
     def _elsewhere(self) -> Shapes:
-        """Shapes and known values at other sizes of the open dimensions."""
+        """Shapes and known values at larger sizes of the open dimensions."""
         here = self.analysis.shapes
         if not self._open:
             return here
-        other = next(
-            (sizes for sizes in candidates(self.analysis.model) if sizes != here.inputs), here.inputs
+        places = [(name, k) for name, positions in here.dynamic.items() for k in positions]
+        # All larger: of sizes that only change places, the product would seem to be a constant.
+        larger = next(
+            (
+                sizes
+                for sizes in candidates(self.analysis.model)
+                if all(sizes[name][k] > here.inputs[name][k] for name, k in places)
+            ),
+            None,
         )
         moved = {name: list(shape) for name, shape in here.inputs.items()}
-        for name, positions in here.dynamic.items():
-            for k in positions:
-                now, then = here.inputs[name][k], other[name][k]
-                moved[name][k] = then if then != now else now + 4
+        for name, k in places:
+            moved[name][k] = larger[name][k] if larger else 2 * moved[name][k]
         return infer(self.analysis.model, moved)
 
     def _grows(self, dim: Dim) -> bool:
