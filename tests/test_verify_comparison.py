@@ -4,14 +4,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from onnx_grow.verify.comparison import Deviation, allowed, deviation, is_exact, same_top
+from onnx_grow.verify.comparison import Deviation, difference, gauge, is_exact, same_top
 
 NORMAL = np.random.default_rng(0).standard_normal((8, 50)).astype(np.float32)
 
 
 def test_measures_are_relative_to_the_reference():
     a = np.array([3.0, 4.0], np.float32)
-    found = deviation(a, np.array([3.0, 4.5], np.float32))
+    found = difference(a, np.array([3.0, 4.5], np.float32))
     assert found.l2 == pytest.approx(0.1)
     assert found.peak == pytest.approx(0.5 / math.sqrt(12.5))
 
@@ -19,17 +19,19 @@ def test_measures_are_relative_to_the_reference():
 def test_scale_does_not_matter():
     wrong = NORMAL * np.float32(1.001)
     large, small = np.float32(2.0**40), np.float32(2.0**-40)
-    expected = deviation(NORMAL, wrong)
-    assert deviation(NORMAL * large, wrong * large) == expected
-    assert deviation(NORMAL * small, wrong * small) == expected
-    assert deviation(NORMAL.astype(np.float64) * 1e-200, wrong.astype(np.float64) * 1e-200).l2 == pytest.approx(expected.l2)
+    expected = difference(NORMAL, wrong)
+    assert difference(NORMAL * large, wrong * large) == expected
+    assert difference(NORMAL * small, wrong * small) == expected
+    assert difference(
+        NORMAL.astype(np.float64) * 1e-200, wrong.astype(np.float64) * 1e-200
+    ).l2 == pytest.approx(expected.l2)
 
 
 def test_equal_arrays_do_not_deviate():
     strange = np.array([np.nan, np.inf, -np.inf, 0.0, -1.0], np.float32)
-    assert deviation(strange, strange.copy()) == Deviation(0, 0)
-    assert deviation(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)) == Deviation(0, 0)
-    assert deviation(np.zeros(3, np.float32), np.zeros(3, np.float32)) == Deviation(0, 0)
+    assert difference(strange, strange.copy()) == Deviation(0, 0)
+    assert difference(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)) == Deviation(0, 0)
+    assert difference(np.zeros(3, np.float32), np.zeros(3, np.float32)) == Deviation(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -44,17 +46,17 @@ def test_equal_arrays_do_not_deviate():
     ],
 )
 def test_what_cannot_be_compared_is_infinitely_far(a, b):
-    assert deviation(np.array(a, np.float32), np.array(b, np.float32)) == Deviation(math.inf, math.inf)
+    assert difference(np.array(a, np.float32), np.array(b, np.float32)) == Deviation(math.inf, math.inf)
 
 
 def test_a_number_is_not_an_index():
-    assert deviation(np.ones(2, np.float32), np.ones(2, np.int64)) == Deviation(math.inf, math.inf)
+    assert difference(np.ones(2, np.float32), np.ones(2, np.int64)) == Deviation(math.inf, math.inf)
 
 
-def test_integers_booleans_and_strings_are_counted():
-    assert deviation(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5])) == Deviation(0.25, 0.25)
-    assert deviation(np.array([True, False]), np.array([True, True])) == Deviation(0.5, 0.5)
-    assert deviation(np.array(["a", "b"], object), np.array(["a", "c"], object)) == Deviation(0.5, 0.5)
+def test_integers_booleans_and_strings_are_compared_one_by_one():
+    assert difference(np.array([1, 2, 3]), np.array([1, 5, 3])).tolist() == [False, True, False]
+    assert difference(np.array([True, False]), np.array([True, True])).tolist() == [False, True]
+    assert difference(np.array(["a", "b"], object), np.array(["a", "c"], object)).tolist() == [False, True]
     assert is_exact(np.array(["a"], object))
     assert not is_exact(np.zeros(1, ml_dtypes.bfloat16))
 
@@ -66,30 +68,75 @@ def test_noise_allows_as_much_as_the_worse_measure_says():
     assert Deviation(math.inf, math.inf).over(Deviation(math.inf, math.inf)) == 0
 
 
+def learned(reference, *draws):
+    """A gauge that has seen, per draw, what each run differed by."""
+    result = gauge(reference)
+    for draw in draws:
+        for run, found in enumerate(draw):
+            result.learn(run, found)
+    return result
+
+
 def test_noise_is_pooled_over_runs_without_one_run_speaking_for_all():
-    noise = [Deviation(each, each) for each in (1e-6, 4e-6, 2e-6, math.inf, 2e-6)]
-    assert [each.l2 for each in allowed([NORMAL] * 5, noise)] == [4e-6, 4e-6, 4e-6, math.inf, 4e-6]
+    found = [Deviation(each, each) for each in (1e-6, 4e-6, 2e-6, math.inf, 2e-6)]
+    wide = learned([NORMAL] * 5, found)
+    errors = [Deviation(6e-6, 0)] * 5
+    verdict = wide.judge([[error] for error in errors])
+    assert (verdict.noise.l2, verdict.ratio) == (4e-6, 1.5)
+    assert wide.noise() == 1e-6
 
 
-def test_flips_in_one_run_are_noise_in_all():
-    labels = [np.arange(4)] * 3
-    assert [each.l2 for each in allowed(labels, [Deviation(0, 0), Deviation(0.25, 0.25), Deviation(0, 0)])] == [0.25] * 3
+def test_the_worst_run_and_the_worst_way_count():
+    verdict = learned([NORMAL] * 2, [Deviation(1e-6, 1e-6)] * 2).judge(
+        [[Deviation(1e-6, 0), Deviation(0, 0)], [Deviation(0, 0), Deviation(5e-6, 0)]]
+    )
+    assert verdict.run == 1
+    assert verdict.ratio == pytest.approx(5)
+
+
+def test_elements_that_flip_in_the_original_may_flip():
+    labels = np.arange(100)
+    flips = lambda *where: np.isin(labels, where)  # noqa: E731
+    ties = learned([labels], [flips(1, 2)], [flips(2, 3)], [flips()], [flips(1, 2, 3)])
+    assert ties.judge([[flips(1, 2, 3)]]).ratio == 0
+    assert ties.judge([[flips(1), flips(3)]]).ratio == 0
+    assert ties.judge([[flips(1, 50)]]).ratio == math.inf
+    assert ties.judge([[flips(1, 50)]]).error.l2 == 0.02
+    assert ties.noise() == 0.03
+
+
+def test_rare_flips_are_judged_by_their_number():
+    labels = np.arange(1000)
+    few = learned(
+        [labels], *([labels // 10 == draw] for draw in range(4))
+    )  # ten elements each that no other draw flips
+    assert few.judge([[labels >= 990]]).ratio == 1
+    assert few.judge([[labels >= 900]]).ratio == 10
+
+
+def test_outputs_of_other_shapes_cannot_be_compared():
+    labels = [np.arange(4)]
+    wrong = [[difference(labels[0], np.arange(5))]]
+    assert learned(labels, [np.zeros(4, bool)]).judge(wrong).ratio == math.inf
+    unsteady = learned(labels, [difference(labels[0], np.arange(5))])
+    assert unsteady.judge(wrong).ratio == 0
 
 
 @pytest.mark.parametrize(
-    ("dtype", "half"), [(np.float32, 2**-24), (np.float64, 2**-53), (np.float16, 2**-11), (ml_dtypes.bfloat16, 2**-8)]
+    ("dtype", "half"),
+    [(np.float32, 2**-24), (np.float64, 2**-53), (np.float16, 2**-11), (ml_dtypes.bfloat16, 2**-8)],
 )
 def test_saturated_outputs_may_be_rounded_the_other_way(dtype, half):
     one_hot = np.zeros((1, 100), dtype)
     one_hot[0, 7] = 1
-    (unit,) = allowed([one_hot], [Deviation(0, 0)])
+    unit = gauge([one_hot]).judge([[Deviation(1, 1)]]).noise
     assert unit.l2 == half
     assert unit.peak == pytest.approx(half * 10)
     nearly = one_hot.copy()
     nearly[0, 7] = 1 - half
-    assert 0 < deviation(one_hot, nearly).over(unit) <= 1.01
+    assert 0 < difference(one_hot, nearly).over(unit) <= 1.01
     nearly[0, 7] = 1 - 8 * half
-    assert deviation(one_hot, nearly).over(unit) > 3
+    assert difference(one_hot, nearly).over(unit) > 3
 
 
 def test_top_class_is_compared_where_there_are_classes():

@@ -47,7 +47,9 @@ def test_test_data_sets_go_by_position(tmp_path):
     for number in (0, 1):
         folder = tmp_path / f"test_data_set_{number}"
         folder.mkdir()
-        (folder / "input_0.pb").write_bytes(numpy_helper.from_array(np.arange(2) + number, "other").SerializeToString())
+        (folder / "input_0.pb").write_bytes(
+            numpy_helper.from_array(np.arange(2) + number, "other").SerializeToString()
+        )
         (folder / "input_1.pb").write_bytes(numpy_helper.from_array(X + number, "").SerializeToString())
         (folder / "output_0.pb").write_bytes(b"")
     feeds = read(tmp_path, TWO)
@@ -92,7 +94,12 @@ def test_files_that_cannot_be_read(tmp_path):
         read(tmp_path / "missing.npz", ONE)
     with pytest.raises(InvalidRequestError, match="holds no inputs"):
         read(tmp_path, ONE)
-    for name, content in {"a.npz": b"no archive", "b.npy": b"", "c.npy": b"\x93NUMPY", "d.txt": b"text"}.items():
+    for name, content in {
+        "a.npz": b"no archive",
+        "b.npy": b"",
+        "c.npy": b"\x93NUMPY",
+        "d.txt": b"text",
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InvalidRequestError, match=name):
             read(tmp_path / name, ONE)

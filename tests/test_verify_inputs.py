@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from graphs import build
+from verifying import build
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import load
@@ -31,7 +31,9 @@ def test_the_same_seed_gives_the_same_values():
 
 
 def test_rows_are_legal_and_visited_in_turn():
-    wanted = signature(build("(int64[N] ids) => (float[N, 4] y) <float[10, 4] table> { y = Gather(table, ids) }"))
+    wanted = signature(
+        build("(int64[N] ids) => (float[N, 4] y) <float[10, 4] table> { y = Gather(table, ids) }")
+    )
     drawn = np.concatenate([wanted.feed({"ids": (4,)}, seed).arrays["ids"] for seed in range(5)])
     assert drawn.dtype == np.int64
     assert sorted(drawn) == sorted([*range(10), *range(10)])
@@ -75,7 +77,10 @@ def test_a_switch_takes_the_values_it_is_compared_with():
 
 
 def test_initializers_that_are_inputs_are_not_fed():
-    model = build("(float[N, 3] x, float[3, 2] w) => (float[N, 2] y) <float[3, 2] w = {1, 2, 3, 4, 5, 6}> { y = MatMul(x, w) }", ir=3)
+    model = build(
+        "(float[N, 3] x, float[3, 2] w) => (float[N, 2] y) <float[3, 2] w = {1, 2, 3, 4, 5, 6}> { y = MatMul(x, w) }",
+        ir=3,
+    )
     assert list(signature(model).dtypes) == ["x"]
 
 

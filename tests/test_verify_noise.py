@@ -1,8 +1,8 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from graphs import build
 from onnx import TensorProto, numpy_helper
+from verifying import build
 
 from onnx_grow.model import load, save
 from onnx_grow.verify.noise import jittered, jittered_array, jittered_feed
@@ -27,16 +27,20 @@ def test_every_other_value_moves_by_one_unit(dtype):
 def test_what_is_meant_exactly_stays(dtype):
     exact = np.array([0, -0.0, 1, -1, 2, 127, np.inf, -np.inf, np.nan], dtype)
     for seed in range(8):
-        assert jittered_array(exact, np.random.default_rng(seed), steps=4).tobytes() == exact.tobytes()
+        assert jittered_array(exact, np.random.default_rng(seed)).tobytes() == exact.tobytes()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_the_ends_of_the_range_stay_finite(dtype):
     limits = ml_dtypes.finfo(dtype)
-    ends = np.array([limits.max, limits.min, limits.smallest_subnormal, -limits.smallest_subnormal] * 64, dtype)
-    moved = jittered_array(ends, np.random.default_rng(0), steps=4)
+    ends = np.array(
+        [limits.max, limits.min, limits.smallest_subnormal, -limits.smallest_subnormal] * 64, dtype
+    )
+    moved = jittered_array(ends, np.random.default_rng(0))
     assert np.isfinite(moved.astype(np.float64)).all()
-    assert np.array_equal(np.sign(moved.astype(np.float64)) * np.sign(ends.astype(np.float64)) >= 0, np.full(256, True))
+    assert np.array_equal(
+        np.sign(moved.astype(np.float64)) * np.sign(ends.astype(np.float64)) >= 0, np.full(256, True)
+    )
 
 
 def test_models_move_in_weights_and_constants_only():
@@ -54,7 +58,9 @@ def test_models_move_in_weights_and_constants_only():
     assert moved.weights["scalar"] is model.weights["scalar"]
     constants = [numpy_helper.to_array(each.skeleton.graph.node[0].attribute[0].t) for each in (model, moved)]
     assert any(
-        not np.array_equal(constants[0], numpy_helper.to_array(jittered(model, seed).skeleton.graph.node[0].attribute[0].t))
+        not np.array_equal(
+            constants[0], numpy_helper.to_array(jittered(model, seed).skeleton.graph.node[0].attribute[0].t)
+        )
         for seed in range(4)
     )
     np.testing.assert_allclose(*constants, rtol=2e-7)
@@ -73,7 +79,9 @@ def test_sizes_do_not_move():
 
 def test_the_same_seed_moves_the_same_way_however_it_is_read(tmp_path):
     array = np.random.default_rng(0).standard_normal((3, 700_000)).astype(np.float32)  # more than a piece
-    model = build("(float[N, 3] x) => (float[N, 700000] y) <float[3, 700000] w> { y = MatMul(x, w) }", w=array)
+    model = build(
+        "(float[N, 3] x) => (float[N, 700000] y) <float[3, 700000] w> { y = MatMul(x, w) }", w=array
+    )
     first, again, other = jittered(model, 5), jittered(model, 5), jittered(model, 6)
     assert first.weights["w"].shape == (3, 700_000)
     assert first.weights["w"].dtype == TensorProto.FLOAT
@@ -84,7 +92,11 @@ def test_the_same_seed_moves_the_same_way_however_it_is_read(tmp_path):
 
 
 def test_feeds_move_in_floating_point_only():
-    feed = {"x": np.linspace(0.1, 0.9, 64, dtype=np.float32), "ids": np.arange(4), "text": np.array(["a"], object)}
+    feed = {
+        "x": np.linspace(0.1, 0.9, 64, dtype=np.float32),
+        "ids": np.arange(4),
+        "text": np.array(["a"], object),
+    }
     moved = jittered_feed(feed, 1)
     assert not np.array_equal(moved["x"], feed["x"])
     assert moved["ids"] is feed["ids"]

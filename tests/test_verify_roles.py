@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from graphs import build
+from verifying import build
 
 from onnx_grow.verify.roles import Role, role_of
 
@@ -22,7 +22,10 @@ TABLE = "float[10, 4] table"
         ("a = Equal(ids, three) y = Cast<to = 1>(a)", Role(choices=(3,))),
         ("a = Add(ids, three) b = Equal(a, three) y = Cast<to = 1>(b)", Role(choices=(0,))),
         ("a = ConstantOfShape(ids) y = Identity(a)", Role(length=True)),
-        ("depth = Constant<value_int = 5>() on = Constant<value = float[2] {0.0, 1.0}>() y = OneHot(ids, depth, on)", Role(rows=5)),
+        (
+            "depth = Constant<value_int = 5>() on = Constant<value = float[2] {0.0, 1.0}>() y = OneHot(ids, depth, on)",
+            Role(rows=5),
+        ),
     ],
 )
 def test_the_walk_finds_what_an_input_is_for(body, role):
@@ -44,7 +47,12 @@ def test_an_input_used_in_a_branch_is_found():
 
 @pytest.mark.parametrize(
     ("name", "role"),
-    [("attention_mask", Role(mask=True)), ("lengths", Role(length=True)), ("len_mask", Role(mask=True)), ("x", Role())],
+    [
+        ("attention_mask", Role(mask=True)),
+        ("lengths", Role(length=True)),
+        ("len_mask", Role(mask=True)),
+        ("x", Role()),
+    ],
 )
 def test_names_tell_where_the_graph_does_not(name, role):
     model = build(f"(int64[N] {name}) => (float[N] y) {{ y = Cast<to = 1>({name}) }}")

@@ -3,7 +3,7 @@ import weakref
 
 import numpy as np
 import pytest
-from graphs import build
+from verifying import build
 
 from onnx_grow.model import save
 from onnx_grow.verify.providers import choose
@@ -61,7 +61,10 @@ def test_failures_are_one_line_and_make_no_noise(tmp_path, capfd):
         session.run({"x": np.zeros((2, 4), np.float32)})
     assert "\n" not in str(raised.value)
     assert "ONNXRuntimeError" not in str(raised.value)
-    unknown = written(tmp_path / "..", '<ir_version: 8, opset_import: ["" : 17, "nobody" : 1]> g (float[N] x) => (float[N] y) { y = nobody.Thing(x) }')
+    unknown = written(
+        tmp_path / "..",
+        '<ir_version: 8, opset_import: ["" : 17, "nobody" : 1]> g (float[N] x) => (float[N] y) { y = nobody.Thing(x) }',
+    )
     with pytest.raises(RunError, match="nobody"):
         Session(unknown, CPU, optimised=True)
     captured = capfd.readouterr()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from graphs import build
+from verifying import build
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.verify.inputs import signature
@@ -19,7 +19,8 @@ def tried(text, accepts=lambda **shapes: True, shapes=None, seeds=3):
             raise RunError("invalid dimensions")
         return {"y": np.zeros(1, np.float32)}
 
-    trials = made_up(Trials(run), model, signature(model), shapes, seeds)
+    trials = Trials(run)
+    made_up(trials, model, signature(model), shapes, seeds)
     return trials, [next(iter(feed.arrays.values())).shape for feed in trials.feeds]
 
 
@@ -37,13 +38,12 @@ def test_static_sizes_stay():
 
 def test_sizes_that_do_not_run_are_left_out_with_a_note():
     trials, shapes = tried(
-        "(float[N, 3, H, H] x) => (float[N, 3, H, H] y) { y = Relu(x) }", lambda x: x[2] % 32 == 0 and x[2] < 200
+        "(float[N, 3, H, H] x) => (float[N, 3, H, H] y) { y = Relu(x) }",
+        lambda x: x[2] % 32 == 0 and x[2] < 200,
     )
     assert all(shape[2] % 32 == 0 for shape in shapes)
     assert shapes[0] != shapes[1]
 
-    trials, shapes = tried(ANY, lambda x: x[1:] == (1, 1, 1) or x == (7, 7, 7, 7))
-    assert len({shape for shape in shapes}) <= 2
     trials, shapes = tried("(float[N, S] x) => (float[N, S] y) { y = Relu(x) }", lambda x: x[1] == 16)
     assert {shape[1] for shape in shapes} == {16}
     assert any("left out" in note for note in trials.notes)
@@ -52,7 +52,7 @@ def test_sizes_that_do_not_run_are_left_out_with_a_note():
 def test_batches_of_large_inputs_are_small():
     _, shapes = tried("(float[N, 3, 720, 720] x) => (float[N, 3, 720, 720] y) { y = Relu(x) }")
     assert [shape[0] for shape in shapes] == [1, 2, 1]
-    assert 3 * 720 * 720 > LARGE
+    assert LARGE < 3 * 720 * 720
     _, shapes = tried("(float[N, 3, 64, 64] x) => (float[N, 3, 64, 64] y) { y = Relu(x) }")
     assert 1 < shapes[0][0] < 7
 

@@ -6,13 +6,15 @@ wrong in every digit: with a the reference and d = b - a,
     l2   = norm(d) / norm(a)         error of the output as a vector
     peak = max|d| / rms(a)           error of its worst element, in units of a typical one
 
-Integers, booleans and strings have no rounding; their measure is the share of elements that differ.
-
 What is allowed is k times the *noise*: the same measure between runs of the original that differ by rounding alone. The
 noise of a few numbers in one run is a matter of luck, so each run is judged by the largest noise of all runs, as far as
 that is less than twice the median (a run may be noisy on its own account, where values overflow), or by its own if that
 is larger. Under that lies a floor of half a unit in the last place: of the whole output for l2, of its largest element for
 peak. Saturated outputs (a one-hot softmax, a clipped image) show no noise, yet may be rounded the other way.
+
+Integers, booleans and strings do not round; they flip, where two classes tie or a value lies on the edge of a step. The
+original shows which elements do: those that flip in any of its noisy runs are free to. Of the others k times as many may
+differ as a noisy run of the original flips that no other noisy run flips.
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
 
-__all__ = ["Deviation", "allowed", "deviation", "is_exact", "same_top"]
+__all__ = ["Deviation", "Difference", "Gauge", "Verdict", "difference", "gauge", "is_exact", "same_top"]
 
 Array = np.ndarray[Any, Any]
 
@@ -53,24 +57,47 @@ class Deviation:
 NOTHING = Deviation(0.0, 0.0)
 INCOMPARABLE = Deviation(math.inf, math.inf)
 
-
-def is_exact(array: Array) -> bool:
-    """Whether values are compared exactly: integers, booleans, strings."""
-    return not _is_float(array.dtype)
+Difference = Deviation | Array
+"""What separates two results: a deviation, or for exact outputs the mask of the elements that differ."""
 
 
-def deviation(a: Array, b: Array) -> Deviation:
-    """How far `b` lies from the reference `a`.
+@dataclass(frozen=True)
+class Verdict:
+    """The worst run of one output: its error, the noise, and their ratio. For exact outputs both are shares of elements."""
 
-    Infinite if shapes or kinds differ, or if the two are not NaN or the same infinity at the same places.
+    error: Deviation
+    noise: Deviation
+    ratio: float
+    run: int
+
+
+class Gauge(Protocol):
+    """What rounding does to one output, learnt from runs of the original."""
+
+    def learn(self, run: int, found: Difference) -> None:
+        """Take in how a noisy run of the original differs from the reference."""
+
+    def judge(self, found: Sequence[Sequence[Difference]]) -> Verdict:
+        """The verdict on another model, given for every run how its results differ from the reference."""
+
+    def noise(self) -> float:
+        """The least noise of any run: relative, or the share of elements that flip."""
+
+
+def gauge(reference: Sequence[Array]) -> Gauge:
+    """The gauge of an output that came as `reference` in the runs of the original."""
+    return _Flips(reference) if any(is_exact(array) for array in reference) else _Rounding(reference)
+
+
+def difference(a: Array, b: Array | None) -> Difference:
+    """How `b` differs from the reference `a`.
+
+    Infinitely if it is missing, if shapes or kinds differ, or if the two are not NaN or the same infinity at the same places.
     """
-    if a.shape != b.shape or is_exact(a) != is_exact(b):
+    if b is None or a.shape != b.shape or is_exact(a) != is_exact(b):
         return INCOMPARABLE
-    if not a.size:
-        return NOTHING
     if is_exact(a):
-        share = float(np.mean(a != b))
-        return Deviation(share, share)
+        return np.asarray(a != b)
     x, y = _wide(a), _wide(b)
     if not np.array_equal(finite := np.isfinite(x), np.isfinite(y)):
         return INCOMPARABLE
@@ -78,28 +105,17 @@ def deviation(a: Array, b: Array) -> Deviation:
         if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
             return INCOMPARABLE
         x, y = x[finite], y[finite]
-    difference = np.abs(y - x)
-    peak = float(difference.max(initial=0.0))
+    distance = np.abs(y - x)
+    peak = float(distance.max(initial=0.0))
     if peak == 0:
         return NOTHING
     rms = _rms(x)
-    return Deviation(_quotient(_rms(difference), rms), _quotient(peak, rms))
+    return Deviation(_quotient(_rms(distance), rms), _quotient(peak, rms))
 
 
-def allowed(reference: Sequence[Array], noise: Sequence[Deviation]) -> list[Deviation]:
-    """What counts as one unit of noise for one output in each of its runs.
-
-    `reference` holds the original's results, `noise` what was measured for each. Flips of exact outputs are rare events, so
-    there the worst run stands for all.
-    """
-    exact = any(is_exact(array) for array in reference)
-    typical = Deviation(
-        *(_typical(found, exact) for found in zip(*((each.l2, each.peak) for each in noise), strict=True))
-    )
-    return [
-        own | typical | (NOTHING if exact else _floor(array))
-        for array, own in zip(reference, noise, strict=True)
-    ]
+def is_exact(array: Array) -> bool:
+    """Whether values are compared exactly: integers, booleans, strings."""
+    return array.dtype.kind not in "fc" and array.dtype != np.dtype(ml_dtypes.bfloat16)
 
 
 def same_top(a: Array, b: Array) -> float | None:
@@ -112,14 +128,78 @@ def same_top(a: Array, b: Array) -> float | None:
     return float(np.mean(_wide(a).argmax(axis=1) == _wide(b).argmax(axis=1)))
 
 
-def _typical(noise: Sequence[float], exact: bool) -> float:
-    return max(noise) if exact else min(max(noise), 2 * median(noise))
+class _Rounding:
+    """The gauge of a floating-point output."""
+
+    def __init__(self, reference: Sequence[Array]) -> None:
+        self.floors = [_floor(array) for array in reference]
+        self.found = [NOTHING for _ in reference]
+
+    def learn(self, run: int, found: Difference) -> None:
+        assert isinstance(found, Deviation)
+        self.found[run] |= found
+
+    def judge(self, found: Sequence[Sequence[Difference]]) -> Verdict:
+        errors = [reduce(or_, each, NOTHING) for each in found]
+        typical = Deviation(
+            _typical([each.l2 for each in self.found]), _typical([each.peak for each in self.found])
+        )
+        units = [own | typical | floor for own, floor in zip(self.found, self.floors, strict=True)]
+        ratios = [error.over(unit) for error, unit in zip(errors, units, strict=True)]
+        worst = ratios.index(max(ratios))
+        return Verdict(errors[worst], units[worst], ratios[worst], worst)
+
+    def noise(self) -> float:
+        return min(each.l2 for each in self.found)
+
+
+class _Flips:
+    """The gauge of an exact output: how often every element flipped."""
+
+    def __init__(self, reference: Sequence[Array]) -> None:
+        self.counts = [np.zeros(array.shape, np.uint16) for array in reference]
+        self.draws = 0
+        self.unsteady = False
+
+    def learn(self, run: int, found: Difference) -> None:
+        self.draws += run == 0  # a noisy run covers all inputs
+        if isinstance(found, Deviation):
+            self.unsteady = True
+        else:
+            self.counts[run] += found
+
+    def judge(self, found: Sequence[Sequence[Difference]]) -> Verdict:
+        differing: list[Array] = []
+        for run, each in enumerate(found):
+            masks = [difference for difference in each if not isinstance(difference, Deviation)]
+            if len(masks) < len(each):
+                return Verdict(INCOMPARABLE, self._share(run), 0.0 if self.unsteady else math.inf, run)
+            differing.append(np.logical_or.reduce(masks))
+        unexplained = [
+            int(np.sum(mask & (counts == 0))) for mask, counts in zip(differing, self.counts, strict=True)
+        ]
+        expected = sum(int(np.sum(counts == 1)) for counts in self.counts) / max(self.draws, 1)
+        worst = unexplained.index(max(unexplained))
+        share = float(np.mean(differing[worst])) if differing[worst].size else 0.0
+        return Verdict(
+            Deviation(share, share), self._share(worst), _quotient(sum(unexplained), expected), worst
+        )
+
+    def noise(self) -> float:
+        return min(self._share(run).l2 for run in range(len(self.counts)))
+
+    def _share(self, run: int) -> Deviation:
+        """The share of elements that flipped in any noisy run."""
+        share = float(np.mean(self.counts[run] > 0)) if self.counts[run].size else 0.0
+        return Deviation(share, share)
+
+
+def _typical(noise: Sequence[float]) -> float:
+    return min(max(noise), 2 * median(noise))
 
 
 def _floor(a: Array) -> Deviation:
     """Half a unit in the last place: of the output as a whole, and of its largest element."""
-    if not a.size:
-        return NOTHING
     half = 0.5 * float(ml_dtypes.finfo(a.dtype).eps)  # type: ignore[no-untyped-call]
     x = _wide(a)
     x = x[np.isfinite(x)]
@@ -135,10 +215,6 @@ def _rms(x: Array) -> float:
 
 def _wide(a: Array) -> Array:
     return a if a.dtype == np.float64 or a.dtype.kind == "c" else a.astype(np.float64)
-
-
-def _is_float(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "fc" or dtype == np.dtype(ml_dtypes.bfloat16)
 
 
 def _quotient(error: float, unit: float) -> float:

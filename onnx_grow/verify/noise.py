@@ -50,8 +50,8 @@ _EXACT = {
 """Inputs, as (operator, position), that set sizes, bounds and steps."""
 
 
-def jittered(model: Model, seed: int, *, steps: int = 1) -> Model:
-    """`model` with its floating-point weights moved by rounding noise of `steps` units; lazily, nothing is copied.
+def jittered(model: Model, seed: int) -> Model:
+    """`model` with its floating-point weights moved by rounding noise; lazily, nothing is copied.
 
     Weights are the initializers, and Constant nodes in any graph, with more than one element.
     """
@@ -59,7 +59,7 @@ def jittered(model: Model, seed: int, *, steps: int = 1) -> Model:
     weights: dict[str, Weight] = {
         name: weight
         if name in exact or not _moves(weight.dtype, weight.shape)
-        else _Jittered(weight, _seed(seed, name), steps)
+        else _Jittered(weight, _seed(seed, name))
         for name, weight in model.weights.items()
     }
     skeleton = onnx.ModelProto()
@@ -69,27 +69,27 @@ def jittered(model: Model, seed: int, *, steps: int = 1) -> Model:
             for attribute in node.attribute:
                 if attribute.HasField("t") and _moves(attribute.t.data_type, attribute.t.dims):
                     rng = np.random.default_rng(_seed(seed, node.output[0]))
-                    moved = jittered_array(numpy_helper.to_array(attribute.t), rng, steps=steps)
+                    moved = jittered_array(numpy_helper.to_array(attribute.t), rng)
                     attribute.t.CopyFrom(numpy_helper.from_array(moved, attribute.t.name))
     return Model(skeleton, weights)
 
 
-def jittered_feed(feed: Mapping[str, Array], seed: int, *, steps: int = 1) -> dict[str, Array]:
+def jittered_feed(feed: Mapping[str, Array], seed: int) -> dict[str, Array]:
     """The floating-point inputs moved by rounding noise; all others as they are."""
     return {
-        name: jittered_array(array, np.random.default_rng(_seed(seed, name)), steps=steps)
+        name: jittered_array(array, np.random.default_rng(_seed(seed, name)))
         if array.dtype.kind == "f"
         else array
         for name, array in feed.items()
     }
 
 
-def jittered_array(array: Array, rng: np.random.Generator, *, steps: int = 1) -> Array:
-    """A copy of a float16, bfloat16, float32 or float64 array in which some elements moved by `steps` units."""
+def jittered_array(array: Array, rng: np.random.Generator) -> Array:
+    """A copy of a float16, bfloat16, float32 or float64 array in which every other element moved by one unit."""
     flat = np.ascontiguousarray(array).reshape(-1)
     out = flat.copy()
     words = out.view(_WORDS[array.dtype.itemsize])
-    words += _moved(flat, rng) * words.dtype.type(steps)
+    words += _moved(flat, rng)
     overflow = np.isfinite(flat) & ~np.isfinite(out)
     out[overflow] = flat[overflow]
     return out.reshape(array.shape)
@@ -101,7 +101,6 @@ class _Jittered:
 
     base: Weight
     seed: int
-    steps: int
 
     @property
     def dtype(self) -> int:
@@ -126,7 +125,7 @@ class _Jittered:
         flat = self.base.array().reshape(-1)
         rng = np.random.default_rng(self.seed)
         for start in range(0, flat.size, _PIECE):
-            yield jittered_array(flat[start : start + _PIECE], rng, steps=self.steps)
+            yield jittered_array(flat[start : start + _PIECE], rng)
 
 
 def _moved(flat: Array, rng: np.random.Generator) -> Array:

@@ -17,7 +17,7 @@ from onnx_grow.shapes.sizes import dynamic_dims
 from onnx_grow.verify.inputs import Feed, Signature, told
 from onnx_grow.verify.sessions import Arrays, RunError
 
-__all__ = ["Trials", "made_up"]
+__all__ = ["Trials", "is_small", "made_up"]
 
 Array = np.ndarray[Any, Any]
 Sizes = Mapping[str, tuple[int, ...]]
@@ -25,6 +25,10 @@ Shapes = Mapping[str, Sequence[int]] | None
 
 LARGE = 1 << 16
 """Elements of an input above which a made-up batch is cut down: networks for large inputs are slow, and two samples do."""
+SMALL = 4 << 20
+"""Bytes of weights below which a model may be run more often."""
+SEEDS = (3, 9)
+"""Seeds for a large and for a small model. A small one often takes a single sample, in which many units are silent."""
 FIRST_TRIALS = 60
 SECOND_TRIALS = 8
 
@@ -52,18 +56,22 @@ class Trials:
         del self.feeds[index], self.results[index]
 
 
-def made_up(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, seeds: int) -> Trials:
-    """Fill `trials` with feeds of `seeds` seeds, every open dim in two sizes where the original takes two.
+def made_up(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, seeds: int | None) -> None:
+    """Fill `trials` with feeds of `seeds` seeds (by default as many as `SEEDS` says), every open dim in two sizes if possible.
 
     Raises InvalidRequestError if the original does not run with the shapes given, InvalidModelError if with none at all.
     """
     first = _first(trials, model, wanted, shapes)
     _second(trials, model, wanted, shapes, first)
-    for seed in range(len(trials.feeds), seeds):
+    for seed in range(len(trials.feeds), seeds or SEEDS[is_small(model, first)]):
         feed = wanted.feed(first, seed)
         if problem := trials.problem(feed):
             trials.notes.append(f"{feed.label} left out, the original does not run with it: {problem}")
-    return trials
+
+
+def is_small(model: Model, sizes: Sizes) -> bool:
+    """Whether running the model once more costs next to nothing."""
+    return sum(weight.nbytes for weight in model.weights.values()) < SMALL and _elements(sizes) <= LARGE
 
 
 def _first(trials: Trials, model: Model, wanted: Signature, shapes: Shapes) -> Sizes:
@@ -84,7 +92,8 @@ def _first(trials: Trials, model: Model, wanted: Signature, shapes: Shapes) -> S
 def _second(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, first: Sizes) -> None:
     """Run the second seed with sizes that differ from the first in as many open dims as possible, if there are any."""
     dims = [(name, axis) for name, axes in dynamic_dims(model).items() if name in first for axis in axes]
-    most, failed = 0, []
+    most = 0
+    failed: list[str] = []
     for sizes in _sizes(model, shapes, samples=2):
         changed = sum(sizes[name][axis] != first[name][axis] for name, axis in dims)
         if changed <= most or _elements(sizes) > 4 * _elements(first):

@@ -1,7 +1,7 @@
 """Does the grown model compute what the original computes, on the device where it will run?
 
 The original runs first: without graph optimisation (the reference), with it, and once more with its weights and inputs
-moved by half a unit in the last place. How far these lie apart is the model's own rounding noise. Then its sessions are
+moved by one unit in the last place. How far these lie apart is the model's own rounding noise. Then its sessions are
 gone and the grown model runs, without and with optimisation, each compared with the original's run of the same kind. An
 output fails if it deviates by more than `tolerance` times the noise.
 
@@ -25,12 +25,12 @@ import numpy as np
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Model, load
 from onnx_grow.verify import checks
-from onnx_grow.verify.comparison import Deviation, allowed, is_exact, same_top
+from onnx_grow.verify.comparison import Difference, difference, is_exact, same_top
 from onnx_grow.verify.datasets import Given
 from onnx_grow.verify.inputs import Feed
 from onnx_grow.verify.promotion import uses_bfloat16
 from onnx_grow.verify.providers import choose
-from onnx_grow.verify.reference import Reference, Stage, deviations, measure
+from onnx_grow.verify.reference import Reference, Stage, measure
 from onnx_grow.verify.report import Check, Output, Report
 from onnx_grow.verify.sessions import RunError, opened
 
@@ -38,8 +38,8 @@ __all__ = ["verify"]
 
 Array = np.ndarray[Any, Any]
 
-SECOND_LOOK = (1, 1, 1, 4, 4)
-"""Units by which values move in the further noise measurements, for an output that seems to fail."""
+SECOND_LOOK = 4
+"""Further measurements of the noise, for an output that seems to fail, or is exact and differs at all."""
 NOISY = 0.01
 """Relative noise above which equality says little."""
 
@@ -87,7 +87,7 @@ def verify(
             comparison = _compare(reference, after)
             outputs = comparison.settled(tolerance)
         feeds = reference.feeds
-        found += comparison.checks
+        found.append(comparison.check)
         notes = [*reference.notes, *_warnings(reference)]
     return Report(
         provider=device.name,
@@ -103,45 +103,45 @@ def verify(
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
-    """The grown model's deviations, per run and output, and the share of equal top classes, per output and run."""
+    """How the grown model's results differ from the original's.
+
+    `found` lists the differences per output and run (without and with optimisation), `tops` the shares of equal top
+    classes per output; both are empty if the grown model does not run.
+    """
 
     reference: Reference
-    errors: list[dict[str, Deviation]]
-    tops: dict[str, list[float]]
-    checks: list[Check]
+    found: Mapping[str, Sequence[Sequence[Difference]]]
+    tops: Mapping[str, Sequence[float]]
+    check: Check
 
     def settled(self, tolerance: float) -> list[Output]:
         """The figures of all outputs, after a second look if any of them seems to fail."""
         outputs = self._outputs()
-        for steps in SECOND_LOOK:
-            if all(output.ratio <= tolerance for output in outputs):
+        for _ in range(SECOND_LOOK):
+            if all(output.ratio <= (0 if output.exact else tolerance) for output in outputs):
                 break
-            self.reference.shake(steps=steps)
+            self.reference.shake()
             outputs = self._outputs()
         return outputs
 
     def _outputs(self) -> list[Output]:
-        return [self._output(name) for name in self.reference.outputs] if self.errors else []
+        return [self._output(name) for name in self.found]
 
     def _output(self, name: str) -> Output:
-        runs = self.reference.runs(name)
-        plain = self.reference.results(name)
-        units = allowed(plain, [self.reference.noise[run][name] for run in runs])
-        errors = [self.errors[run][name] for run in runs]
-        ratios = [error.over(unit) for error, unit in zip(errors, units, strict=True)]
-        worst = int(np.argmax(ratios))
-        tops = self.tops.get(name)
+        verdict = self.reference.gauges[name].judge(self.found[name])
+        run = self.reference.runs(name)[verdict.run]
+        array = self.reference.plain[run][name]
         return Output(
             name=name,
-            dtype=str(plain[worst].dtype),
-            exact=is_exact(plain[worst]),
-            error_l2=errors[worst].l2,
-            error_max=errors[worst].peak,
-            noise_l2=units[worst].l2,
-            noise_max=units[worst].peak,
-            ratio=ratios[worst],
-            worst_input=self.reference.feeds[runs[worst]].label,
-            top1=float(np.mean(tops)) if tops else None,
+            dtype=str(array.dtype),
+            exact=is_exact(array),
+            error_l2=verdict.error.l2,
+            error_max=verdict.error.peak,
+            noise_l2=verdict.noise.l2,
+            noise_max=verdict.noise.peak,
+            ratio=verdict.ratio,
+            worst_input=self.reference.feeds[run].label,
+            top1=float(np.mean(self.tops[name])) if name in self.tops else None,
         )
 
 
@@ -149,28 +149,30 @@ def _compare(reference: Reference, grown: Model) -> _Comparison:
     """Run the grown model on every feed, without and with graph optimisation, against the runs of the original."""
     stage = reference.stage
     path = stage.file(grown, "grown")
-    errors: list[dict[str, Deviation]] = []
+    found: dict[str, list[list[Difference]]] = {
+        name: [[] for _ in reference.runs(name)] for name in reference.gauges
+    }
     tops: dict[str, list[float]] = {}
-    ran = "without graph optimisation"
-    try:
-        with opened(path, stage.device, optimised=False) as session:
-            placed = ", ".join(f"{nodes} nodes on {name}" for name, nodes in session.placement.items())
-            for feed, plain in zip(reference.feeds, reference.plain, strict=True):
-                results = session.run(feed.arrays)
-                errors.append(deviations(plain, results))
-                for name in plain.keys() & results.keys():
-                    if (top := same_top(plain[name], results[name])) is not None:
-                        tops.setdefault(name, []).append(top)
-        if reference.fast:
-            ran = "with graph optimisation"
-            with opened(path, stage.device, optimised=True) as session:
-                for feed, fast, error in zip(reference.feeds, reference.fast, errors, strict=True):
-                    for name, each in deviations(fast, session.run(feed.arrays)).items():
-                        error[name] |= each
-    except RunError as error:
-        return _Comparison(reference, [], {}, [Check("runs", False, f"not {ran}: {error}")])
-    ran = "without and with graph optimisation" if reference.fast else ran
-    return _Comparison(reference, errors, tops, [Check("runs", True, f"{ran}; {placed}" if placed else ran)])
+    told = ""
+    for optimised, references in ((False, reference.plain), (True, reference.fast)):
+        if not references:
+            continue
+        way = "with graph optimisation" if optimised else "without graph optimisation"
+        try:
+            with opened(path, stage.device, optimised=optimised) as session:
+                placed = ", ".join(f"{nodes} nodes on {name}" for name, nodes in session.placement.items())
+                told += f"{', ' if told else ''}{way}{f' ({placed})' if placed else ''}"
+                for run, expected in enumerate(references):
+                    results = session.run(reference.feeds[run].arrays)
+                    for name in found.keys() & expected.keys():
+                        array, runs = expected[name], reference.runs(name)
+                        if run in runs:
+                            found[name][runs.index(run)].append(difference(array, results.get(name)))
+                        if name in results and (top := same_top(array, results[name])) is not None:
+                            tops.setdefault(name, []).append(top)
+        except RunError as error:
+            return _Comparison(reference, {}, {}, Check("runs", False, f"not {way}: {error}"))
+    return _Comparison(reference, found, tops, Check("runs", True, told))
 
 
 def _warnings(reference: Reference) -> list[str]:
@@ -179,9 +181,8 @@ def _warnings(reference: Reference) -> list[str]:
     if uses_bfloat16(reference.model):
         told.append("bfloat16 ran as float32: ONNX Runtime has no bfloat16 kernels for most operators")
     fed = any(array.size for feed in reference.feeds for array in feed.arrays.values())
-    for name in reference.outputs:
-        arrays = reference.results(name)
-        noise = min(reference.noise[run][name].l2 for run in reference.runs(name))
+    for name, gauge in reference.gauges.items():
+        arrays, noise = reference.results(name), gauge.noise()
         if noise > NOISY:
             size = "without bound" if math.isinf(noise) else f"by {noise:.1%}"
             told.append(
@@ -191,7 +192,7 @@ def _warnings(reference: Reference) -> list[str]:
             told.append(f"output {name!r} is NaN or infinite for all inputs: equality proves nothing there")
         elif fed and not is_exact(arrays[0]) and _is_constant(arrays):
             told.append(f"output {name!r} is the same for different inputs: equality proves nothing there")
-    if all(is_exact(array) for name in reference.outputs for array in reference.results(name)):
+    if all(is_exact(array) for name in reference.gauges for array in reference.results(name)):
         told.append("no output is a floating-point number: what does not flip one of them does not show")
     return told
 
