@@ -87,7 +87,8 @@ def layers(skips: Iterable[Skip]) -> list[tuple[Skip, ...]]:
 def weights_of(flow: Dataflow, nodes: Iterable[int]) -> tuple[list[str], list[int]]:
     """The stored tensors that some nodes train on, and the nodes that compute constants from them; both in order.
 
-    Integers are shapes, axes and indices, and are not trained; nor are the single numbers of Constant nodes.
+    Integers are shapes, axes and indices, and are not trained, unless they are quantised weights; nor are the single
+    numbers of Constant nodes and zero points.
     """
     roots: dict[str, None] = {}
     above: set[int] = set()
@@ -314,9 +315,14 @@ def _is_trained(flow: Dataflow, name: str, *, is_node: bool) -> bool:
     kind = flow.kind(name)
     if kind is None or kind[0] in _NOT_TRAINED:
         return False
-    return not is_node or math.prod(kind[1]) > 1
+    return math.prod(kind[1]) > 1 or not (is_node or kind[0] in _SMALL_INTEGERS)
 
 
+_SMALL_INTEGERS = frozenset(
+    getattr(TensorProto, name)
+    for name in ("INT2", "INT4", "INT8", "UINT2", "UINT4", "UINT8")
+    if hasattr(TensorProto, name)
+)
 _NOT_TRAINED = frozenset(
     getattr(TensorProto, name)
     for name in ["BOOL", "INT16", "INT32", "INT64", "STRING", "UINT16", "UINT32", "UINT64"]
