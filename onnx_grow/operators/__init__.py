@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnx_grow.operators import (
     attention,
     contraction,
+    control,
     elementwise,
     generation,
     indexing,
@@ -32,6 +33,7 @@ RULES = {
     **indexing.RULES,
     **microsoft.RULES,
     **ml.RULES,
+    **control.RULES,
 }
 
 __all__ = ["RULES"]

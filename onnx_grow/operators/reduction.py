@@ -103,7 +103,14 @@ RULES = {
     **{("", op): Rule(cumulative) for op in ("CumSum", "CumProd")},
     **{
         ("", op): Rule(unsupported("it draws random values, which would differ between copies"))
-        for op in ("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+        for op in [
+            "Bernoulli",
+            "Multinomial",
+            "RandomNormal",
+            "RandomNormalLike",
+            "RandomUniform",
+            "RandomUniformLike",
+        ]
     },
     ("", "ReduceMean"): Rule(_reduce(_uniform)),
     ("", "TopK"): Rule(top),
