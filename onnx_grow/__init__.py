@@ -28,7 +28,7 @@ from onnx_grow.errors import (
 
 if TYPE_CHECKING:
     from onnx_grow.axes.table import AxisInfo, AxisTable
-    from onnx_grow.grow import (
+    from onnx_grow.growth import (
         DeepenPlan,
         WidenPlan,
         apply,
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
         widen,
     )
     from onnx_grow.model import Model, load, save
-    from onnx_grow.verify import Report, verify
+    from onnx_grow.verification import Report, verify
 
 __version__ = "0.1.0"
 
 # The command line answers --help before NumPy and ONNX are there: names are imported when they are first used.
 _HOMES = {
     "onnx_grow.axes.table": ("AxisInfo", "AxisTable"),
-    "onnx_grow.grow": (
+    "onnx_grow.growth": (
         "DeepenPlan",
         "WidenPlan",
         "apply",
@@ -57,7 +57,7 @@ _HOMES = {
         "widen",
     ),
     "onnx_grow.model": ("Model", "load", "save"),
-    "onnx_grow.verify": ("Report", "verify"),
+    "onnx_grow.verification": ("Report", "verify"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

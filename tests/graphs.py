@@ -15,9 +15,9 @@ from onnx.reference import ReferenceEvaluator
 
 from onnx_grow.axes.table import KINDS, AxisTable
 from onnx_grow.errors import NothingToGrowError
-from onnx_grow.grow.plan import WidenPlan
-from onnx_grow.grow.provenance import history
-from onnx_grow.grow.widen import inspect, widen
+from onnx_grow.growth.plan import WidenPlan
+from onnx_grow.growth.provenance import history
+from onnx_grow.growth.widening import inspect, widen
 from onnx_grow.model import Model, load
 
 Arrays = Mapping[str, np.ndarray]

@@ -22,7 +22,7 @@ from onnx_grow.axes.table import KINDS
 from onnx_grow.cli import main, options
 from onnx_grow.errors import DeviceUnavailableError
 from onnx_grow.report.figures import count, printable, size
-from onnx_grow.verify import Check, Report, choose
+from onnx_grow.verification import Check, Report, choose
 
 ESCAPE = "\x1b"
 
@@ -220,7 +220,7 @@ class TestOptions:
 
     def test_inspect(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         options = self.said(
-            monkeypatch, "onnx_grow.grow.inspect", "inspect", "model.onnx", "--shape", "a:0:1,2"
+            monkeypatch, "onnx_grow.growth.inspect", "inspect", "model.onnx", "--shape", "a:0:1,2"
         )
         assert options == {"shapes": {"a:0": (1, 2)}}
 
@@ -228,7 +228,7 @@ class TestOptions:
         line = "--factor 1.5 --width a=b=7 --width c=8 --kind heads --kind state --only x* --only y --scheme noise"
         options = self.said(
             monkeypatch,
-            "onnx_grow.grow.plan_widen",
+            "onnx_grow.growth.plan_widen",
             *("widen", "model.onnx", *line.split(), "--noise", "0.5", "--seed", "9", "--shape", "x:1,3,8,8"),
         )
         assert options == {
@@ -244,7 +244,9 @@ class TestOptions:
 
     def test_deepen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         line = "--after a --after b --every 3 --scheme identity --calibration data.npz --seed 9 --shape x:1"
-        options = self.said(monkeypatch, "onnx_grow.grow.plan_deepen", "deepen", "model.onnx", *line.split())
+        options = self.said(
+            monkeypatch, "onnx_grow.growth.plan_deepen", "deepen", "model.onnx", *line.split()
+        )
         assert options == {
             "after": ("a", "b"),
             "every": 3,
@@ -257,7 +259,7 @@ class TestOptions:
     def test_verify(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5"
         options = self.said(
-            monkeypatch, "onnx_grow.verify.verify", "verify", "model.onnx", "model.onnx", *line.split()
+            monkeypatch, "onnx_grow.verification.verify", "verify", "model.onnx", "model.onnx", *line.split()
         )
         assert options == {
             "inputs": "data",
@@ -272,7 +274,9 @@ class TestOptions:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
         line = "--inputs data --shape x:1,3,8,8 --provider cpu"
-        options = self.said(monkeypatch, "onnx_grow.verify.verify", command, "model.onnx", *line.split())
+        options = self.said(
+            monkeypatch, "onnx_grow.verification.verify", command, "model.onnx", *line.split()
+        )
         expected = options.pop("expect")
         assert isinstance(expected, dict)
         assert expected["parameters"] > 837
@@ -301,7 +305,7 @@ class TestFailedVerification:
 
     @pytest.mark.parametrize("command", ["widen", "deepen"])
     def test_nothing_is_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-        room = import_module("onnx_grow.verify")
+        room = import_module("onnx_grow.verification")
         honest = room.verify
 
         def lying(*args: object, **options: object) -> Report:
@@ -458,7 +462,7 @@ class TestBadOutput:
     def test_outputs_are_looked_at_before_the_work(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("onnx_grow.grow.plan_widen", too_early)
+        monkeypatch.setattr("onnx_grow.growth.plan_widen", too_early)
         Path("there.onnx").touch()
         refused(run("widen", "model.onnx", "-o", "none/out.onnx"), 2, "none does not exist")
         refused(run("widen", "model.onnx", "-o", "there.onnx"), 2, "there.onnx exists")
@@ -599,7 +603,7 @@ class TestErrors:
         def broken(*args: object, **options: object) -> None:
             raise KeyError("oops")
 
-        monkeypatch.setattr("onnx_grow.grow.plan_widen", broken)
+        monkeypatch.setattr("onnx_grow.growth.plan_widen", broken)
         refused(run("widen", "model.onnx"), 70, "internal error: KeyError: 'oops'", "--debug")
 
     def test_errors_as_documents(self, folder: Path) -> None:
@@ -619,7 +623,7 @@ class TestErrors:
             pass
         refused(run("verify", "model.onnx", "model.onnx", "--provider", "cuda"), 4, "CUDA")
         for command in ("widen", "deepen"):
-            monkeypatch.setattr(f"onnx_grow.grow.plan_{command}", too_early)
+            monkeypatch.setattr(f"onnx_grow.growth.plan_{command}", too_early)
             refused(run(command, "model.onnx", "--provider", "cuda"), 4, "CUDA")
         assert files(folder) == ["model.onnx"]
 

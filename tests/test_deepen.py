@@ -15,9 +15,9 @@ from deepening import assert_identical
 from graphs import build, feeds, operators, run
 
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
-from onnx_grow.grow.deepen import apply_deepen, deepen, plan_deepen
-from onnx_grow.grow.deepen_plan import DeepenPlan
-from onnx_grow.grow.provenance import history
+from onnx_grow.growth.deepen_plan import DeepenPlan
+from onnx_grow.growth.deepening import apply_deepen, deepen, plan_deepen
+from onnx_grow.growth.provenance import history
 from onnx_grow.model import Model, load, save
 
 

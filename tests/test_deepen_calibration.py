@@ -12,9 +12,9 @@ from graphs import build
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.grow.deepen import deepen, plan_deepen
-from onnx_grow.grow.deepen_plan import IdentityLayer, Statistics
-from onnx_grow.grow.normalization import identity_normalization
+from onnx_grow.growth.deepen_plan import IdentityLayer, Statistics
+from onnx_grow.growth.deepening import deepen, plan_deepen
+from onnx_grow.growth.normalization import identity_normalization
 from onnx_grow.model import Model
 
 NORM = "float[4] s, float[4] b, float[4] m, float[4] positive"

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_grow.errors import NothingToGrowError
-from onnx_grow.grow.deepen import deepen, plan_deepen
-from onnx_grow.grow.initial import IdentityKernel, Zeros
+from onnx_grow.growth.deepening import deepen, plan_deepen
+from onnx_grow.growth.initial import IdentityKernel, Zeros
 from onnx_grow.model import Model
 
 IMAGE = "(float[N, 3, 8, 7] x) => (float[N, C, H, W] y)"

@@ -11,8 +11,8 @@ from deepening import assert_identical
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_grow.errors import NothingToGrowError
-from onnx_grow.grow.deepen import apply_deepen, plan_deepen
-from onnx_grow.grow.deepen_plan import DeepenPlan
+from onnx_grow.growth.deepen_plan import DeepenPlan
+from onnx_grow.growth.deepening import apply_deepen, plan_deepen
 from onnx_grow.model import Model, load
 
 CASES = int(os.environ.get("ONNX_GROW_CASES", "48"))

@@ -8,10 +8,10 @@ from deepening import assert_connected, assert_identical
 from graphs import build, feeds, operators, run
 
 from onnx_grow.errors import NothingToGrowError
-from onnx_grow.grow.dataflow import Dataflow
-from onnx_grow.grow.deepen import deepen, plan_deepen
-from onnx_grow.grow.deepen_plan import ResidualLayer
-from onnx_grow.grow.skips import Refused, Skip, find_skips, layers
+from onnx_grow.growth.dataflow import Dataflow
+from onnx_grow.growth.deepen_plan import ResidualLayer
+from onnx_grow.growth.deepening import deepen, plan_deepen
+from onnx_grow.growth.skips import Refused, Skip, find_skips, layers
 from onnx_grow.model import Draft, Inline, Model
 from onnx_grow.shapes import infer
 

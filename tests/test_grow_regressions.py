@@ -11,7 +11,7 @@ from graphs import assert_same, build, growable
 
 from onnx_grow.axes.table import KINDS
 from onnx_grow.errors import NothingToGrowError
-from onnx_grow.grow.widen import inspect, widen
+from onnx_grow.growth.widening import inspect, widen
 
 
 @dataclass(frozen=True)

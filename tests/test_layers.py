@@ -30,9 +30,9 @@ def test_a_wrong_direction_is_noticed(tmp_path):
         [[tool.importlinter.contracts]]
         name = "the rooms upside down"
         type = "layers"
-        layers = ["onnx_grow.model", "onnx_grow.grow", "onnx_grow.cli"]
+        layers = ["onnx_grow.model", "onnx_grow.growth", "onnx_grow.cli"]
         """
     )
     result = lint("--config", str(config), cwd=ROOT)
     assert result.returncode == 1
-    assert "onnx_grow.cli is not allowed to import onnx_grow.grow" in result.stdout
+    assert "onnx_grow.cli is not allowed to import onnx_grow.growth" in result.stdout

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from graphs import Case, between, build, pictured
 
-from onnx_grow.grow.widen import inspect
+from onnx_grow.growth.widening import inspect
 
 ROWS = "(double[5, 4] x) => (double[R, 3] y) <double[4, 6] v, double[6, 3] w, {}> {{ a = MatMul(x, v) {} y = MatMul(b, w) }}"
 

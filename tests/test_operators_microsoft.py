@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from graphs import Case, build, growable
 
-from onnx_grow.grow.widen import inspect, widen
+from onnx_grow.growth.widening import inspect, widen
 
 X = "(float[2, 3, 4] x) => (float[2, 3, 5] y)"
 

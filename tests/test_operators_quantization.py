@@ -7,7 +7,7 @@ import pytest
 from graphs import Case, build, operators, run
 from ml_dtypes import int4
 
-from onnx_grow.grow.widen import widen
+from onnx_grow.growth.widening import widen
 
 
 def drawn(name: str, dtype: type, *shape: int) -> np.ndarray:

@@ -46,7 +46,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_a_room_does_not_hide_the_function_of_the_same_name():
-    code = "from onnx_grow.verify import Report; import onnx_grow as og; print(og.verify.__class__.__name__)"
+    code = "from onnx_grow.verification import Report; import onnx_grow as og; print(og.verify.__class__.__name__)"
     assert isolated(code).strip() == "function"
 
 

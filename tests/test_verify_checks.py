@@ -5,7 +5,7 @@ from verifying import build
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Draft, Inline, Model, load
-from onnx_grow.verify.checks import growth, interface, same_inputs, validity, versions
+from onnx_grow.verification.checks import growth, interface, same_inputs, validity, versions
 
 LINEAR = "(float[N, 4] x) => (float[N, 3] y) <float[4, 3] w> { y = MatMul(x, w) }"
 

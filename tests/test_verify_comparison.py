@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from onnx_grow.verify.comparison import Deviation, difference, gauge, is_exact, same_top
+from onnx_grow.verification.comparison import Deviation, difference, gauge, is_exact, same_top
 
 NORMAL = np.random.default_rng(0).standard_normal((8, 50)).astype(np.float32)
 

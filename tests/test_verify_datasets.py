@@ -3,7 +3,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.verify.datasets import read
+from onnx_grow.verification.datasets import read
 
 ONE = {"x": TensorProto.FLOAT}
 TWO = {"ids": TensorProto.INT64, "x": TensorProto.FLOAT}

@@ -4,7 +4,7 @@ from verifying import build
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import load
-from onnx_grow.verify.inputs import SCALES, signature
+from onnx_grow.verification.inputs import SCALES, signature
 
 
 def feed(text, shapes, seed=0, **values):

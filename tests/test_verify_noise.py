@@ -5,7 +5,7 @@ from onnx import TensorProto, numpy_helper
 from verifying import build
 
 from onnx_grow.model import load, save
-from onnx_grow.verify.noise import jittered, jittered_array, jittered_feed
+from onnx_grow.verification.noise import jittered, jittered_array, jittered_feed
 
 FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 

@@ -5,9 +5,9 @@ from onnx import TensorProto
 from verifying import build
 
 from onnx_grow.model import save
-from onnx_grow.verify.promotion import promoted, uses_bfloat16
-from onnx_grow.verify.providers import choose
-from onnx_grow.verify.sessions import opened
+from onnx_grow.verification.promotion import promoted, uses_bfloat16
+from onnx_grow.verification.providers import choose
+from onnx_grow.verification.sessions import opened
 
 MIXED = """(float[N, 4] x, bool pick) => (float[N, 3] y) <bfloat16[4, 3] w, bfloat16[3] b> {
   a = Cast<to = 16>(x)

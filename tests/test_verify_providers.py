@@ -6,9 +6,9 @@ import pytest
 from verifying import build
 
 from onnx_grow.errors import DeviceUnavailableError, InvalidRequestError
-from onnx_grow.verify import providers
-from onnx_grow.verify.providers import CUDA_OPTIONS, choose, cuda_problem
-from onnx_grow.verify.sessions import Session
+from onnx_grow.verification import providers
+from onnx_grow.verification.providers import CUDA_OPTIONS, choose, cuda_problem
+from onnx_grow.verification.sessions import Session
 
 needs_cuda = pytest.mark.skipif(bool(cuda_problem()), reason=f"CUDA does not answer: {cuda_problem()}")
 

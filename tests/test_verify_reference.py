@@ -4,8 +4,8 @@ from verifying import build
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import load, save
-from onnx_grow.verify.providers import choose
-from onnx_grow.verify.reference import Stage, measure
+from onnx_grow.verification.providers import choose
+from onnx_grow.verification.reference import Stage, measure
 
 MLP = """(float[N, 32] x) => (float[N, 8] y) <float[32, 64] v, float[64] b, float[64, 8] w> {
   a = MatMul(x, v) c = Add(a, b) d = Relu(c) y = MatMul(d, w)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from onnx_grow.errors import VerificationFailedError
-from onnx_grow.verify import Check, Output, Report
+from onnx_grow.verification import Check, Output, Report
 
 GOOD = Output("logits", "float32", False, 2e-7, 4e-7, 3e-7, 5e-7, 0.8, "seed 1, scale 1: x 2x3", 1.0)
 BAD = replace(GOOD, name="boxes", error_l2=1e-3, ratio=3333.3, top1=None)

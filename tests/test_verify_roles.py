@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from verifying import build
 
-from onnx_grow.verify.roles import Role, role_of
+from onnx_grow.verification.roles import Role, role_of
 
 TABLE = "float[10, 4] table"
 

@@ -6,8 +6,8 @@ import pytest
 from verifying import build
 
 from onnx_grow.model import save
-from onnx_grow.verify.providers import choose
-from onnx_grow.verify.sessions import RunError, Session, opened
+from onnx_grow.verification.providers import choose
+from onnx_grow.verification.sessions import RunError, Session, opened
 
 CPU = choose("cpu")
 

@@ -3,9 +3,9 @@ import pytest
 from verifying import build
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
-from onnx_grow.verify.inputs import signature
-from onnx_grow.verify.sessions import RunError
-from onnx_grow.verify.trials import LARGE, Trials, made_up
+from onnx_grow.verification.inputs import signature
+from onnx_grow.verification.sessions import RunError
+from onnx_grow.verification.trials import LARGE, Trials, made_up
 
 ANY = "(float[N, C, H, W] x) => (float[N, C, H, W] y) { y = Relu(x) }"
 

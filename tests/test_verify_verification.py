@@ -12,8 +12,8 @@ from onnx_grow.errors import (
     VerificationFailedError,
 )
 from onnx_grow.model import Model, save
-from onnx_grow.verify import verify
-from onnx_grow.verify.providers import cuda_problem
+from onnx_grow.verification import verify
+from onnx_grow.verification.providers import cuda_problem
 
 CONV = """(float[N, 3, 12, 12] x) => (float[N, 5] y) <float[8, 3, 3, 3] v, float[8] b, float[8, 8, 3, 3] w, float[8, 5] c> {
   p = Conv<pads = [1, 1, 1, 1]>(x, v, b) q = Relu(p)

@@ -19,7 +19,7 @@ from onnx_grow.cli.options import (
 from onnx_grow.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from onnx_grow.grow import DeepenPlan
+    from onnx_grow.growth import DeepenPlan
     from onnx_grow.model import Model
 
 
@@ -72,7 +72,7 @@ def deepen(
     """
 
     def planned(model: Model) -> DeepenPlan:
-        from onnx_grow.grow import plan_deepen
+        from onnx_grow.growth import plan_deepen
 
         return plan_deepen(
             model,

@@ -14,10 +14,10 @@ from onnx_grow.cli.files import Target, bytes_on_disk, read
 from onnx_grow.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from onnx_grow.grow import DeepenPlan, WidenPlan
+    from onnx_grow.growth import DeepenPlan, WidenPlan
     from onnx_grow.model import Model
     from onnx_grow.report import Growth
-    from onnx_grow.verify import Report
+    from onnx_grow.verification import Report
 
 #: Units of rounding noise allowed where the change was asked for: only what explodes or is not finite fails.
 INEXACT = 1e9
@@ -35,13 +35,13 @@ class Comparison:
     def check(self) -> None:
         """Find out before the long work whether the device answers. Raises DeviceUnavailableError."""
         if self.provider == "cuda":
-            from onnx_grow.verify import choose
+            from onnx_grow.verification import choose
 
             choose(self.provider)
 
     def report(self, original: Model, grown: Model, file: Path) -> Report:
         """Compare the original with `file`, which has to hold what `grown` promises."""
-        from onnx_grow.verify import verify
+        from onnx_grow.verification import verify
 
         return verify(
             original,
@@ -67,7 +67,7 @@ def grow(
 
     Raises the errors of every step, VerificationFailedError after showing the report; no error leaves a file behind.
     """
-    from onnx_grow.grow import apply
+    from onnx_grow.growth import apply
     from onnx_grow.report import Growth
 
     if target.is_standard_output:

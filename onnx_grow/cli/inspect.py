@@ -18,7 +18,7 @@ def inspect(source: str, shapes: tuple[tuple[str, tuple[int, ...]], ...], screen
 
     An axis is a set of channels that can only grow together: wherever it appears, in weights of any layer, it grows.
     """
-    from onnx_grow.grow import inspect as tabulate
+    from onnx_grow.growth import inspect as tabulate
     from onnx_grow.report import Inspection
 
     with screen.progress("reading"):

@@ -39,7 +39,7 @@ def verify(
     Exits with 0 if every output stays within the original's rounding noise, with 1 if not. One of the two may be -.
     """
     from onnx_grow.report import Verification
-    from onnx_grow.verify import verify as compare
+    from onnx_grow.verification import verify as compare
 
     if original == grown == STANDARD:
         raise click.UsageError("Only one of the two models can come from standard input.")

@@ -22,7 +22,7 @@ from onnx_grow.cli.options import (
 from onnx_grow.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from onnx_grow.grow import WidenPlan
+    from onnx_grow.growth import WidenPlan
     from onnx_grow.model import Model
 
 
@@ -101,7 +101,7 @@ def widen(
     """
 
     def planned(model: Model) -> WidenPlan:
-        from onnx_grow.grow import plan_widen
+        from onnx_grow.growth import plan_widen
 
         return plan_widen(
             model,

@@ -16,9 +16,9 @@ from onnx_grow.report.verification import report_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from onnx_grow.grow import DeepenPlan, WidenPlan
+    from onnx_grow.growth import DeepenPlan, WidenPlan
     from onnx_grow.model import Model
-    from onnx_grow.verify import Report
+    from onnx_grow.verification import Report
 
 #: What to do first with a grown network; docs/learning.md has the reasons.
 RECIPE = "start at 1/10 of the original learning rate, warm up briefly, reset the optimizer state (docs/learning.md)"

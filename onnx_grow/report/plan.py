@@ -12,7 +12,7 @@ from onnx_grow.report.tables import columns
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from onnx_grow.grow import DeepenPlan, WidenPlan
+    from onnx_grow.growth import DeepenPlan, WidenPlan
 
 
 def extent(plan: WidenPlan | DeepenPlan) -> str:

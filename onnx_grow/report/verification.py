@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from onnx_grow.verify import Report
+    from onnx_grow.verification import Report
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
-from onnx_grow.grow.dataflow import Dataflow, operator
-from onnx_grow.grow.deepen_plan import DeepenScheme, IdentityLayer, ResidualBranch, ResidualLayer
-from onnx_grow.grow.residual import home
-from onnx_grow.grow.sites import Refused, Site, find_sites
-from onnx_grow.grow.skips import Skip, find_skips, has_weights, layers, weights_of
+from onnx_grow.growth.dataflow import Dataflow, operator
+from onnx_grow.growth.deepen_plan import DeepenScheme, IdentityLayer, ResidualBranch, ResidualLayer
+from onnx_grow.growth.residual import home
+from onnx_grow.growth.sites import Refused, Site, find_sites
+from onnx_grow.growth.skips import Skip, find_skips, has_weights, layers, weights_of
 from onnx_grow.model import Model, dtype_name
 from onnx_grow.shapes import Shapes
 

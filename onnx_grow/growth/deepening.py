@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.grow.calibration import Calibration, channel_statistics
-from onnx_grow.grow.dataflow import Dataflow, Reach
-from onnx_grow.grow.deepen_plan import DeepenPlan, DeepenScheme, IdentityLayer, ResidualLayer
-from onnx_grow.grow.identity import insert_identity
-from onnx_grow.grow.insertion import Prefixes
-from onnx_grow.grow.places import Place, Survey, choose, skipped
-from onnx_grow.grow.provenance import provenance
-from onnx_grow.grow.residual import insert_residual
+from onnx_grow.growth.calibration import Calibration, channel_statistics
+from onnx_grow.growth.dataflow import Dataflow, Reach
+from onnx_grow.growth.deepen_plan import DeepenPlan, DeepenScheme, IdentityLayer, ResidualLayer
+from onnx_grow.growth.identity import insert_identity
+from onnx_grow.growth.insertion import Prefixes
+from onnx_grow.growth.places import Place, Survey, choose, skipped
+from onnx_grow.growth.provenance import provenance
+from onnx_grow.growth.residual import insert_residual
 from onnx_grow.model import Draft, Model
 from onnx_grow.shapes import Shapes
 from onnx_grow.shapes import infer as infer_shapes

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import TensorProto
 
-from onnx_grow.grow.dataflow import Dataflow, attribute, enclosed, operator
-from onnx_grow.grow.deepen_plan import DeepenScheme
+from onnx_grow.growth.dataflow import Dataflow, attribute, enclosed, operator
+from onnx_grow.growth.deepen_plan import DeepenScheme
 from onnx_grow.shapes import Shapes
 
 __all__ = ["CLAMPS", "Refused", "Site", "find_sites", "is_clamp", "is_off"]

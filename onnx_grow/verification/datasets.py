@@ -21,7 +21,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.verify.inputs import Feed
+from onnx_grow.verification.inputs import Feed
 
 __all__ = ["Given", "read"]
 

@@ -11,11 +11,11 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.grow.dataflow import Dataflow, attribute, operator
-from onnx_grow.grow.deepen_plan import IdentityLayer
-from onnx_grow.grow.initial import IdentityKernel, Zeros
-from onnx_grow.grow.insertion import Insertion
-from onnx_grow.grow.normalization import identity_normalization
+from onnx_grow.growth.dataflow import Dataflow, attribute, operator
+from onnx_grow.growth.deepen_plan import IdentityLayer
+from onnx_grow.growth.initial import IdentityKernel, Zeros
+from onnx_grow.growth.insertion import Insertion
+from onnx_grow.growth.normalization import identity_normalization
 from onnx_grow.model import Draft
 
 __all__ = ["insert_identity"]

@@ -16,7 +16,7 @@ from onnx_grow.axes.algebra import Dim, Maps, grown_size, leaves
 from onnx_grow.axes.equations import Element, Negated, SizedInput
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.errors import InvalidModelError
-from onnx_grow.grow.constants import Constants, Refusal
+from onnx_grow.growth.constants import Constants, Refusal
 from onnx_grow.shapes import Shapes, candidates, evaluate, infer
 
 Values = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Model
-from onnx_grow.verify.roles import Role, role_of
+from onnx_grow.verification.roles import Role, role_of
 
 __all__ = ["SCALES", "Feed", "Signature", "signature", "told"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_grow.verify.providers import Device, session_options
+from onnx_grow.verification.providers import Device, session_options
 
 __all__ = ["Arrays", "RunError", "Session", "opened"]
 

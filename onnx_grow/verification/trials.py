@@ -14,8 +14,8 @@ from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import Model
 from onnx_grow.shapes import candidates
 from onnx_grow.shapes.sizes import dynamic_dims
-from onnx_grow.verify.inputs import Feed, Signature, told
-from onnx_grow.verify.sessions import Arrays, RunError
+from onnx_grow.verification.inputs import Feed, Signature, told
+from onnx_grow.verification.sessions import Arrays, RunError
 
 __all__ = ["Trials", "is_small", "made_up"]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.grow.deepen import apply_deepen, deepen, plan_deepen
-from onnx_grow.grow.deepen_plan import DeepenPlan
-from onnx_grow.grow.plan import AxisGrowth, WidenPlan
-from onnx_grow.grow.provenance import history
-from onnx_grow.grow.widen import apply_widen, inspect, plan_widen, widen
+from onnx_grow.growth.deepen_plan import DeepenPlan
+from onnx_grow.growth.deepening import apply_deepen, deepen, plan_deepen
+from onnx_grow.growth.plan import AxisGrowth, WidenPlan
+from onnx_grow.growth.provenance import history
+from onnx_grow.growth.widening import apply_widen, inspect, plan_widen, widen
 from onnx_grow.model import Model
 
 __all__ = [

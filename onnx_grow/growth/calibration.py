@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.grow.deepen_plan import Statistics
+from onnx_grow.growth.deepen_plan import Statistics
 from onnx_grow.model import Draft, Model, staged
 from onnx_grow.shapes import Shapes
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, ValueInfoProto
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Model, dtype_name
 from onnx_grow.model.walk import all_nodes
-from onnx_grow.verify.report import Check
+from onnx_grow.verification.report import Check
 
 __all__ = ["Expected", "growth", "interface", "same_inputs", "validity", "versions"]
 

@@ -19,8 +19,8 @@ from onnx import NodeProto, helper
 
 from onnx_grow.axes.algebra import Axis, Dim, Maps, grown_size, leaves
 from onnx_grow.axes.inference import Analysis, Dims
-from onnx_grow.grow.constants import Constants
-from onnx_grow.grow.sizes import Sizes
+from onnx_grow.growth.constants import Constants
+from onnx_grow.growth.sizes import Sizes
 
 Factors = NDArray[np.float64]
 Move = tuple[int, Factors]  # an operand, and the scale to put on it

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
-from onnx_grow.grow.dataflow import RANDOM, Dataflow, Reach, enclosed, operator
-from onnx_grow.grow.silence import LINEAR, silence
-from onnx_grow.grow.sites import Refused, is_clamp, is_off
+from onnx_grow.growth.dataflow import RANDOM, Dataflow, Reach, enclosed, operator
+from onnx_grow.growth.silence import LINEAR, silence
+from onnx_grow.growth.sites import Refused, is_clamp, is_off
 from onnx_grow.model.walk import subgraphs
 from onnx_grow.shapes import Shapes
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnx_grow.verify.providers import Device, choose
-from onnx_grow.verify.report import Check, Output, Report
-from onnx_grow.verify.verification import verify
+from onnx_grow.verification.providers import Device, choose
+from onnx_grow.verification.report import Check, Output, Report
+from onnx_grow.verification.verification import verify
 
 __all__ = ["Check", "Device", "Output", "Report", "choose", "verify"]

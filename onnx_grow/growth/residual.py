@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from itertools import takewhile
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.grow.dataflow import Dataflow, Reach
-from onnx_grow.grow.deepen_plan import ResidualBranch, ResidualLayer
-from onnx_grow.grow.initial import Zeros
-from onnx_grow.grow.insertion import Insertion, bare
-from onnx_grow.grow.skips import weights_of
+from onnx_grow.growth.dataflow import Dataflow, Reach
+from onnx_grow.growth.deepen_plan import ResidualBranch, ResidualLayer
+from onnx_grow.growth.initial import Zeros
+from onnx_grow.growth.insertion import Insertion, bare
+from onnx_grow.growth.skips import weights_of
 from onnx_grow.model import Draft
 
 __all__ = ["home", "insert_residual"]

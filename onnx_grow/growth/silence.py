@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from onnx_grow.grow.dataflow import Dataflow, attribute, operator
+from onnx_grow.growth.dataflow import Dataflow, attribute, operator
 from onnx_grow.shapes import Shapes
 
 __all__ = ["LINEAR", "silence"]

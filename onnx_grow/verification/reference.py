@@ -11,14 +11,14 @@ import numpy as np
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import Model, save
-from onnx_grow.verify.comparison import Gauge, difference, gauge
-from onnx_grow.verify.datasets import Given, read
-from onnx_grow.verify.inputs import Feed, signature
-from onnx_grow.verify.noise import jittered, jittered_feed
-from onnx_grow.verify.promotion import promoted, uses_bfloat16
-from onnx_grow.verify.providers import Device
-from onnx_grow.verify.sessions import Arrays, RunError, opened
-from onnx_grow.verify.trials import Trials, is_small, made_up
+from onnx_grow.verification.comparison import Gauge, difference, gauge
+from onnx_grow.verification.datasets import Given, read
+from onnx_grow.verification.inputs import Feed, signature
+from onnx_grow.verification.noise import jittered, jittered_feed
+from onnx_grow.verification.promotion import promoted, uses_bfloat16
+from onnx_grow.verification.providers import Device
+from onnx_grow.verification.sessions import Arrays, RunError, opened
+from onnx_grow.verification.trials import Trials, is_small, made_up
 
 __all__ = ["Reference", "Stage", "measure"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from onnx_grow.axes.inference import Analysis, infer
 from onnx_grow.axes.table import AxisTable, tabulate
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
-from onnx_grow.grow.constants import Refusal
-from onnx_grow.grow.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, solve
-from onnx_grow.grow.provenance import provenance
-from onnx_grow.grow.rewrite import rewrite
+from onnx_grow.growth.constants import Refusal
+from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, solve
+from onnx_grow.growth.provenance import provenance
+from onnx_grow.growth.rewrite import rewrite
 from onnx_grow.model import Model
 from onnx_grow.operators import RULES
 from onnx_grow.shapes import infer as infer_shapes
@@ -127,4 +127,3 @@ def _settle(
             for axis in blamed:
                 axis.reasons[refusal.reason] = None
                 refused[growing[axis]] = refusal.reason
-

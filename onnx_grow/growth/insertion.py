@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx import NodeProto, helper
 
-from onnx_grow.grow.dataflow import Dataflow
+from onnx_grow.growth.dataflow import Dataflow
 from onnx_grow.model import Draft, Weight
 
 __all__ = ["Insertion", "Prefixes", "bare"]

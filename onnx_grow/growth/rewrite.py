@@ -12,7 +12,7 @@ from onnx import helper
 from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, index_map, leaves, resolve, size
 from onnx_grow.axes.equations import Contraction, Dilution
 from onnx_grow.axes.inference import Analysis
-from onnx_grow.grow.absorb import (
+from onnx_grow.growth.absorb import (
     Absorption,
     Factors,
     Held,
@@ -22,10 +22,10 @@ from onnx_grow.grow.absorb import (
     insert_after,
     insert_scale,
 )
-from onnx_grow.grow.constants import Constants, Refusal
-from onnx_grow.grow.plan import WidenPlan
-from onnx_grow.grow.recipes import Grown, Scale, Share
-from onnx_grow.grow.sizes import Sizes
+from onnx_grow.growth.constants import Constants, Refusal
+from onnx_grow.growth.plan import WidenPlan
+from onnx_grow.growth.recipes import Grown, Scale, Share
+from onnx_grow.growth.sizes import Sizes
 from onnx_grow.model import Draft, Model, Weight
 from onnx_grow.shapes import infer as infer_shapes
 

@@ -24,15 +24,15 @@ import numpy as np
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Model, load
-from onnx_grow.verify import checks
-from onnx_grow.verify.comparison import Difference, difference, is_exact, same_top
-from onnx_grow.verify.datasets import Given
-from onnx_grow.verify.inputs import Feed
-from onnx_grow.verify.promotion import uses_bfloat16
-from onnx_grow.verify.providers import choose
-from onnx_grow.verify.reference import Reference, Stage, measure
-from onnx_grow.verify.report import Check, Output, Report
-from onnx_grow.verify.sessions import RunError, opened
+from onnx_grow.verification import checks
+from onnx_grow.verification.comparison import Difference, difference, is_exact, same_top
+from onnx_grow.verification.datasets import Given
+from onnx_grow.verification.inputs import Feed
+from onnx_grow.verification.promotion import uses_bfloat16
+from onnx_grow.verification.providers import choose
+from onnx_grow.verification.reference import Reference, Stage, measure
+from onnx_grow.verification.report import Check, Output, Report
+from onnx_grow.verification.sessions import RunError, opened
 
 __all__ = ["verify"]
 
@@ -57,7 +57,7 @@ def verify(
 ) -> Report:
     """Compare two models, on `provider` (`auto`, `cuda`, `cpu`), and report how far apart they are.
 
-    `inputs` are files (see `onnx_grow.verify.datasets`), arrays by input name, or several sets of those; without them
+    `inputs` are files (see `onnx_grow.verification.datasets`), arrays by input name, or several sets of those; without them
     inputs are made up from `seeds` seeds (3, for small models 9), of the sizes in `shapes` (input name to shape) or of
     sizes the original accepts. `tolerance` is in units of the original's own rounding noise; correct growths stay
     near 1. `expect` are facts about the grown model, such as `{"parameters": 25_600_000}`.
