@@ -177,7 +177,9 @@ def test_a_copy_changes_nothing_and_every_new_weight_can_learn(name: str) -> Non
     assert layer.parameters == deep.parameters - model.parameters > 0
     assert_identical(model, deep)
     assert_connected(model, deep)
-    assert_identical(model, deepen(deep, scheme="residual-copy"))
+    deeper = deepen(deep, scheme="residual-copy")
+    assert_identical(model, deeper)
+    assert_connected(deep, deeper)
 
 
 def test_the_copy_holds_the_weights_of_the_branch_except_what_makes_it_zero() -> None:

@@ -146,12 +146,24 @@ def _all(
 
 
 def _product(flow: Dataflow, inputs: list[str], silent: dict[str, frozenset[str]]) -> frozenset[str] | None:
-    """What silences one factor; a constant factor (layer scale) only if nothing before it can be silenced."""
+    """What silences one factor; a constant one (layer scale) if it is zero already, or else nothing before it can be."""
+    roots = [root for name in inputs if name in flow.constants and (root := flow.root(name))]
+    for root in roots:
+        if _is_zero(flow, root):  # a second zero in the same product would leave neither a gradient
+            return frozenset((root,))
     for name in inputs:
         if name in silent:
             return silent[name]
-    scales = [root for name in inputs if name in flow.constants and (root := flow.root(name))]
-    return frozenset(scales) if scales and flow.elements(scales[0]) > 1 else None
+    return frozenset(roots) if roots and flow.elements(roots[0]) > 1 else None
+
+
+def _is_zero(flow: Dataflow, root: str) -> bool:
+    weight = flow.stored(root) if 0 < flow.elements(root) <= _SCALE else None
+    return weight is not None and not weight.array().any()
+
+
+_SCALE = 1 << 16
+"""Elements that a layer scale may have."""
 
 
 def _roots(flow: Dataflow, names: Iterable[str]) -> frozenset[str] | None:
