@@ -62,6 +62,28 @@ CASES = [
         refused="sizes that vary",
     ),
     Case(
+        "a Slice that starts where the length of the input says",
+        """(double[N, 4] x) => (double[N] y) <double[4, 12] v, int64[1] zero, int64[1] one, int64[1] end> {
+            a = MatMul(x, v) s = Shape(x) n = Slice(s, zero, one) b = Slice(a, n, end, one) y = ReduceSum <keepdims = 0> (b, one) }""",
+        "a a:2",
+        {"zero": np.array([0]), "one": np.array([1]), "end": np.array([2**62])},
+        refused="sizes that the file leaves open",
+    ),
+    Case(
+        "an index that the input's length says, and that may be out of range",
+        """(double[N, 4] x) => (double[N] y) <double[4, 5] v, int64 zero> {
+            a = MatMul(x, v) s = Shape(x) n = Gather(s, zero) y = Gather <axis = 1> (a, n) }""",
+        "a",
+        {"zero": np.array(0)},
+        refused="sizes that the file leaves open",
+    ),
+    Case(
+        "an Einsum that broadcasts what it sums over",
+        """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[1, 3] w> {
+            a = MatMul(x, v) y = Einsum <equation = "nb,bc->nc"> (a, w) }""",
+        "a",
+    ),
+    Case(
         "a scale finds its letter among the operands of an Einsum",
         """(double[N, 4] x) => (double[N] y) <double[4, 4, 8] v, double[8] s> {
             a = Einsum <equation = "na,abz,z->bnz"> (x, v, s) b = Relu(a) y = ReduceL2 <axes = [0, 2], keepdims = 0> (b) }""",

@@ -96,13 +96,15 @@ class SizedAttribute:
 class SizedInput:
     """An input that holds sizes, element by element, as `SizedAttribute` does for attributes.
 
-    Elements that hold -1 (inferred) or 0 where `zero_copies` (taken over from the data) stay what they are.
+    Elements that hold -1 (inferred) or 0 where `zero_copies` (taken over from the data) stay what they are. Where elements say
+    where to cut, `within` are the dimensions that they cut.
     """
 
     node: int
     input: int
     elements: tuple[Element, ...]
     zero_copies: bool = False
+    within: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -279,18 +281,20 @@ class Node:
         if name in self.attributes:
             self._statements.attributes.append(SizedAttribute(self.index, name, (dim,), scalar=True))
 
-    def size_input(self, i: int, elements: Sequence[Element], *, zero_copies: bool = False) -> None:
-        """Say of what dimensions input `i` holds the sizes, element by element."""
-        said = SizedInput(self.index, i, tuple(elements), zero_copies)
+    def size_input(
+        self, i: int, elements: Sequence[Element], *, zero_copies: bool = False, within: Sequence[Dim] = ()
+    ) -> None:
+        """Say of what dimensions input `i` holds the sizes, element by element; see `SizedInput`."""
+        said = SizedInput(self.index, i, tuple(elements), zero_copies, tuple(within))
         self._statements.sized_inputs[self.index, i] = said
 
-    def sizes(self, name: str, i: int, elements: Sequence[Element]) -> None:
+    def sizes(self, name: str, i: int, elements: Sequence[Element], within: Sequence[Dim] = ()) -> None:
         """Say of what dimensions a list holds the sizes: attribute `name` in old operator sets, input `i` in new ones."""
         if name in self.attributes:
             said = SizedAttribute(self.index, name, tuple(elements), scalar=False)
             self._statements.attributes.append(said)
         elif self.has(i):
-            self.size_input(i, elements)
+            self.size_input(i, elements, within=within)
 
     def tune(self, name: str, value: float, dim: Dim, power: float = 0.0) -> None:
         """Say that float attribute `name` is `value` now, and what it is when `dim` grows; see `Tuned`."""

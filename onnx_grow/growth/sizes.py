@@ -126,6 +126,12 @@ class Sizes:
                 reason = f"{self.analysis.labels[index]} computes its sizes from data"
                 raise Refusal([leaf for leaf in axes if leaf in self.maps], reason)
             return
+        cut = [dim for dim in said.within if self._grows(dim)]
+        if cut and name not in self.analysis.constants and self._varies(name).any():
+            axes = [leaf for dim in cut for leaf in leaves(dim) if leaf in self.maps]
+            raise Refusal(
+                axes, f"{self.analysis.labels[index]} cuts it where sizes that the file leaves open say"
+            )
         now = self.changed.get(name, old)
         # What a node needs are its sizes at the shapes inferred; inferred (-1) and copied (0) elements take care of themselves.
         wanted = np.array(old).reshape(-1)

@@ -7,11 +7,12 @@ This is the second equation of Net2WiderNet; the first, y's copies, is the map o
 
 from __future__ import annotations
 
-from onnx_grow.axes.algebra import Dim, size
+from functools import cache
+
+from onnx_grow.axes.algebra import Dim, leaves, size
 from onnx_grow.axes.equations import Node, Rule, Unsupported
 from onnx_grow.axes.signature import Signature, broadcast
 
-_CONV = Signature("N (g i) !*, (g o) /i !*, (g o) -> N (g o) !*", {"group": "g"})
 _CONV_TRANSPOSE = Signature("N (g i) !*, (g /i) o !*, (g o) -> N (g o) !*", {"group": "g"})
 _GEMM = {
     (a, b): Signature(f"{left}, {right}, - -> m n")
@@ -27,10 +28,41 @@ _MATMUL = {
 
 
 def conv(node: Node) -> None:
-    """A convolution; `g` groups of `i` input and `o` output channels each (depthwise: i = o = 1)."""
-    names = _CONV(node)
+    """A convolution; `g` groups of `i` input and `o` output channels each (depthwise: i = o = 1).
+
+    Positions stay, but for two cases: a kernel of 1 passes over each alone, and one that covers a dimension sums over it.
+    """
+    ways = [_way(node, k) for k in range(len(node.input(0)) - 2)]
+    names = _conv("".join(ways))(node)
     if size(names["i"]) > 1:
         node.role("groups", names["g"])
+    if "kernel_shape" in node.attributes:
+        covered = [names[f"p{k}"] if way == "/" else None for k, way in enumerate(ways)]
+        node.sizes("kernel_shape", 1, covered)
+
+
+def _way(node: Node, k: int) -> str:
+    """How a kernel treats spatial dimension `k`: "=" one position at a time, "/" all at once, "!" in any other way."""
+    rank = len(node.input(0)) - 2
+    dim, kernel = node.input(0)[2 + k], node.shape(1)[2 + k]
+    ones, nothing = [1] * rank, [0] * 2 * rank
+    pads = node.attribute("pads", nothing)
+    padded = node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or pads[k] or pads[rank + k]
+    if kernel == 1 == node.attribute("strides", ones)[k] and not padded:
+        return "="
+    covers = kernel == size(dim) and node.attribute("dilations", ones)[k] == 1 and not padded
+    return "/" if covers and not any(leaf.frozen for leaf in leaves(dim)) else "!"
+
+
+_WAYS = {"=": ("p", "!k", "p"), "/": ("/p", "/p", "!o"), "!": ("!p", "!k", "!o")}
+"""A spatial dimension of input, kernel and output."""
+
+
+@cache
+def _conv(ways: str) -> Signature:
+    """The signature of a convolution that treats its spatial dimensions in these ways."""
+    x, kernel, y = (" ".join(f"{_WAYS[way][i]}{k}" for k, way in enumerate(ways)) for i in range(3))
+    return Signature(f"N (g i) {x}, (g o) /i {kernel}, (g o) -> N (g o) {y}", {"group": "g"})
 
 
 def conv_transpose(node: Node) -> None:
@@ -50,9 +82,9 @@ def gemm(node: Node) -> None:
 
 
 def matmul(node: Node) -> None:
-    """NumPy's matmul; between two computed tensors it is attention, whose axes have names of their own."""
+    """NumPy's matmul; between two tensors that nodes compute it is attention, whose axes have names of their own."""
     names = _MATMUL[len(node.input(0)) == 1, len(node.input(1)) == 1](node)
-    if not any(node.constant):
+    if not any(node.constant) and -1 not in node.origins:
         for name, dim in names.items():
             node.role("heads" if name.startswith("...") else "head_dim", dim)
 
@@ -75,7 +107,9 @@ def einsum(node: Node) -> None:
                 letters[letter] = dim
             elif size(dim) > 1:
                 node.unify(bound, dim)
-            found.setdefault(letter, []).append((i, position))
+            found.setdefault(letter, [])
+            if size(dim) > 1:  # what is broadcast cannot tell the copies apart
+                found[letter].append((i, position))
     for letter, places in found.items():
         if letter not in output:
             node.contract(letters[letter], *places)

@@ -130,11 +130,11 @@ def split(node: Node) -> None:
     lengths = [shape[at] if shape else 0 for shape in node.out_shapes]
     if 0 in lengths:
         lengths = node.integers("split", 1) or []
-    if sum(lengths) != size(dims[at]) or len(lengths) != len(node.out_shapes):
+    if sum(lengths) != size(dims[at]) or len(lengths) != len(node.out_shapes) or min(lengths) < 0:
         raise Unsupported("the lengths of its parts are not known")
     parts = _cut(node, dims[at], lengths)
     if "split" in node.attributes or node.has(1):
-        node.sizes("split", 1, parts)
+        node.sizes("split", 1, parts, [dims[at]] * len(parts))
     elif len(parts) > 1:
         if len(set(lengths)) > 1:
             node.freeze(dims[at], "cuts this dimension in unequal parts")
@@ -166,8 +166,9 @@ def cut_out(node: Node) -> None:
         new_starts[k] = _bound(start, before, (kept, after))
         new_ends[k] = _bound(end, concat([before, kept]) if lo else kept, (after,))
     node.set(0, dims)
-    node.sizes("starts", 1, new_starts)
-    node.sizes("ends", 2, new_ends)
+    cut = [node.input(0)[node.axis(a)] for a in axes]
+    node.sizes("starts", 1, new_starts, cut)
+    node.sizes("ends", 2, new_ends, cut)
 
 
 def gather(node: Node) -> None:
@@ -178,9 +179,11 @@ def gather(node: Node) -> None:
     length = size(dims[at])
     if index is not None and index.size == 1 and length > 1:
         chosen = int(index.reshape(-1)[0])
-        place = chosen + length if chosen < 0 else chosen
+        if not -length <= chosen < length:
+            raise Unsupported(f"index {chosen} is out of range")
+        place = chosen % length
         before, _, after = _cut(node, dims[at], [place, 1, length - place - 1])
-        node.size_input(1, [_bound(chosen, before, ((), after))])
+        node.size_input(1, [_bound(chosen, before, ((), after))], within=[dims[at]])
     elif length > 1:
         node.freeze(dims[at], "selects from this dimension by index")
     node.set(0, [*dims[:at], *indices, *dims[at + 1 :]])
