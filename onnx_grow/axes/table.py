@@ -74,7 +74,11 @@ class AxisTable:
         return len(self.rows)
 
     def __getitem__(self, name: str) -> AxisInfo:
-        return next(row for row in self.rows if row.name == name)
+        """The axis of that name. Raises KeyError when there is none."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
 
     @property
     def growable(self) -> tuple[AxisInfo, ...]:
@@ -133,7 +137,7 @@ class _Tabulation:
                 named[self._name(found, named)] = found
         rows = tuple(self._row(name, found) for name, found in named.items())
         sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
-        growable = {name for found, weights in self.weights.items() if not found.frozen for name in weights}
+        growable = {name for found in named.values() if not found.frozen for name in self.weights[found]}
         growing = sum(sizes[name] for name in growable)
         return AxisTable(rows, self._parameters(), growing, self.analysis.refused, named)
 
