@@ -93,9 +93,9 @@ def grow(
 
 def _put(growth: Growth, target: Target, comparison: Comparison | None, screen: Screen) -> Growth:
     """Stage the grown model, compare it, and put it in place unless it proves different."""
-    if comparison and getattr(growth.plan, "noise", 0.0):
+    if comparison and (twin := _without_noise(growth)):
         with screen.progress("verifying without noise"):
-            report = _without_noise(growth, comparison)
+            report = replace(comparison, tolerance=3.0).report(growth.original, twin, twin)
         if not report.ok:
             return replace(growth, report=report)
     with ExitStack() as until_put:
@@ -115,9 +115,13 @@ def _put(growth: Growth, target: Target, comparison: Comparison | None, screen: 
         return replace(growth, written=True)
 
 
-def _without_noise(growth: Growth, comparison: Comparison) -> Report:
-    """Compare the original with what the plan makes of it without noise, which has to be equal."""
-    from onnx_grow.growth import apply
+def _without_noise(growth: Growth) -> Model | None:
+    """What the plan would make of the original without the noise it asks for; None if it asks for none."""
+    from onnx_grow.growth import WidenPlan, apply
 
-    twin = apply(growth.original, replace(growth.plan, noise=0.0))
-    return replace(comparison, tolerance=3.0).report(growth.original, twin, twin)
+    plan = growth.plan
+    return (
+        apply(growth.original, replace(plan, noise=0.0))
+        if isinstance(plan, WidenPlan) and plan.noise
+        else None
+    )

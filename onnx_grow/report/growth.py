@@ -100,7 +100,8 @@ class Growth:
                 ("not grown", f"{len(self.plan.skipped):,}: {_reasons(self.plan.skipped)} (-v lists all)")
             )
         if self.report:
-            lines += [("verified", printable(_verdict(self.report))), ("error", _error(self.report))]
+            verdict, error = (_noisy if self._is_noisy else _exact)(self.report)
+            lines += [("verified", printable(verdict)), ("error", error)]
             lines += [("warning", printable(warning)) for warning in self.report.warnings]
         elif self.written:
             lines.append(("verified", "no, as asked"))
@@ -108,9 +109,16 @@ class Growth:
         if self.written:
             lines.append(("to train", RECIPE))
         if self.written and "-" not in (self.source, self.target):
-            again = ("onnx-grow", "verify", self.source, self.target)
+            again = ["onnx-grow", "verify", self.source, self.target]
+            if self.report and self._is_noisy:
+                again.append(f"--tolerance={2 * self.report.ratio:.1g}")
             lines.append(("check again", printable(shlex.join(again))))
         return lines
+
+    @property
+    def _is_noisy(self) -> bool:
+        """Whether noise was asked for: the report is then of a change that is meant."""
+        return bool(getattr(self.plan, "noise", 0.0)) and self.report is not None and self.report.ok
 
     def _new_nodes(self) -> str:
         """How many, and their names if they are few: to widen hardly ever needs one."""
@@ -120,22 +128,29 @@ class Growth:
         return f"{len(names):,}" + (f": {some(names)}" if len(names) <= 3 else "")
 
 
-def _verdict(report: Report) -> str:
-    runs = counted(len(report.inputs), "input")
-    return f"{'equal' if report.ok else 'NOT EQUAL'} on {report.device}; {runs}, {report.seconds:.1f} s"
-
-
-def _error(report: Report) -> str:
-    """The output closest to the tolerance, its error beside the noise it is judged by."""
+def _exact(report: Report) -> tuple[str, str]:
+    """The verdict, and the error of the output closest to the tolerance beside the noise it is judged by."""
+    verdict = f"{'equal' if report.ok else 'NOT EQUAL'} {_where(report)}"
     if not report.outputs:
-        return "no output was compared"
+        return verdict, "no output was compared"
     if not any(output.error_l2 or output.error_max for output in report.outputs):
-        return "none: every output is bit-identical"
+        return verdict, "none: every output is bit-identical"
     worst = max(report.outputs, key=lambda output: output.ratio)
-    return (
+    return verdict, (
         f"{worst.error_l2:.1e}, rounding noise of the original {worst.noise_l2:.1e}: "
         f"ratio {worst.ratio:.2f}, allowed {report.tolerance:g} (output {printable(worst.name)})"
     )
+
+
+def _noisy(report: Report) -> tuple[str, str]:
+    """The same where the copies were given noise: without it the growth is equal, with it the outputs differ by so much."""
+    verdict = f"equal without the noise asked for {_where(report)}"
+    worst = max(report.outputs, key=lambda output: output.error_l2, default=None)
+    return verdict, f"{worst.error_l2:.1e} by the noise (output {printable(worst.name)})" if worst else "none"
+
+
+def _where(report: Report) -> str:
+    return f"on {report.device}; {counted(len(report.inputs), 'input')}, {report.seconds:.1f} s"
 
 
 def _reasons(skipped: tuple[tuple[str, str], ...]) -> str:
