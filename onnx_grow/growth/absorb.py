@@ -19,13 +19,12 @@ from onnx import NodeProto, helper
 
 from onnx_grow.axes.algebra import Axis, Dim, Maps, grown_size, leaves
 from onnx_grow.axes.inference import Analysis, Dims
-from onnx_grow.growth.constants import Constants
+from onnx_grow.growth.constants import FLOATS, Constants
 from onnx_grow.growth.sizes import Sizes
 
 Factors = NDArray[np.float64]
 Move = tuple[int, Factors]  # an operand, and the scale to put on it
 
-_FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
 _BITS = {16: 8, 10: 11, 1: 24, 11: 53}  # what these types keep of a number
 _MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _DEEPEST = 64
@@ -88,7 +87,7 @@ class Absorption:
                     return None
                 places = _holding(operand, grown)
             node, i = producer, 0
-        if self.analysis.shapes.dtype[name] in _FLOATS:
+        if self.analysis.shapes.dtype[name] in FLOATS:
             return Held(node, i, tuple(places), narrow=self._bits(name) < used)
         zero = self.analysis.said.zeros.get((node, i))
         return None if zero is None else Held(node, i, tuple(places), quantized=True)
@@ -97,7 +96,7 @@ class Absorption:
         """The constants to rescale so that input `i` of a node is scaled by `factors`; None when it cannot be done."""
         topology = self.analysis.topology
         name = topology.proto(node).input[i]
-        if self.analysis.shapes.dtype.get(name) not in _FLOATS or depth > _DEEPEST or factors.size > _LARGEST:
+        if self.analysis.shapes.dtype.get(name) not in FLOATS or depth > _DEEPEST or factors.size > _LARGEST:
             return None
         if name in self.analysis.constants:
             return [Rescaled(node, i, factors)]

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from onnx_grow.axes.algebra import Axis
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.model import Draft, Inline, Typed, Weight
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+"""The element types that can be scaled."""
 
 
 class Refusal(Exception):

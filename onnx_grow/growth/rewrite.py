@@ -22,14 +22,12 @@ from onnx_grow.growth.absorb import (
     insert_after,
     insert_scale,
 )
-from onnx_grow.growth.constants import Constants, Refusal
+from onnx_grow.growth.constants import FLOATS, Constants, Refusal
 from onnx_grow.growth.plan import WidenPlan
 from onnx_grow.growth.recipes import Grown, Scale, Share
 from onnx_grow.growth.sizes import Sizes
 from onnx_grow.model import Draft, Model, Weight
 from onnx_grow.shapes import infer as infer_shapes
-
-_FLOATS = (1, 10, 11, 16)  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
 
 
 def draw_map(name: str, old: int, new: int, seed: int) -> Indices:
@@ -93,6 +91,7 @@ class _Rewrite:
             self._concentrate(dilution)
         self._weights()
         self._attributes()
+        self._tuned()
         self.sizes.regenerate()
         self._value_infos()
         grown = self.draft.freeze(metadata)
@@ -173,7 +172,7 @@ class _Rewrite:
         return None
 
     def _is_float(self, node: int, i: int) -> bool:
-        return self.analysis.shapes.dtype.get(self.analysis.topology.proto(node).input[i]) in _FLOATS
+        return self.analysis.shapes.dtype.get(self.analysis.topology.proto(node).input[i]) in FLOATS
 
     def _rescale(self, found: Rescaled) -> None:
         use = self.uses[found.node, found.input]
@@ -219,7 +218,7 @@ class _Rewrite:
 
     def _grown(self, name: str, use: _Use) -> Weight:
         base = self.constants.weight(name)
-        noisy = self.plan.scheme == "noise" and base.dtype in _FLOATS and sum(n > 1 for n in base.shape) > 1
+        noisy = self.plan.scheme == "noise" and base.dtype in FLOATS and sum(n > 1 for n in base.shape) > 1
         noise = self.plan.noise if noisy else 0.0
         return Grown(base, use.maps, use.steps, noise=noise, seed=f"{self.plan.seed}/{name}")
 
@@ -235,6 +234,8 @@ class _Rewrite:
                     count = grown_size(dim, self.maps)
                     attribute.ints[k] = count if isinstance(element, tuple) else -count
 
+    def _tuned(self) -> None:
+        """Write the attributes that depend on sizes."""
         for tuned in self.analysis.said.tuned:
             new, old = grown_size(tuned.dim, self.maps), size(tuned.dim)
             if new != old:
