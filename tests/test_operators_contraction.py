@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from graphs import Case, between, pictured
 
@@ -133,6 +134,40 @@ PICTURES = [
         """(float[2, 3, 4, 4] x) => (float[2, 2, 4, 4] y) <float[4, 3, 1, 1] v, float[2, 4, 1, 1] w> {
             a = Conv(x, v) y = Conv(a, w) }""",
     ),
+    Case(
+        "conv: a kernel as wide as its input sums over it, as over the words of a text",
+        """(float[N, 7, 4] x) => (float[N, 3] y) <float[4, 6] v, int64[4] four, float[5, 1, 3, 6] k, float[5] c, float[5, 3] w> {
+            a = MatMul(x, v) r = Reshape(a, four) b = Conv <kernel_shape=[3, 6]> (r, k, c) m = GlobalMaxPool(b)
+            f = Flatten(m) y = MatMul(f, w) }""",
+        "a b",
+        values={"four": np.array([0, 1, -1, 6])},
+    ),
+    Case(
+        "conv: a kernel as wide as its input, with groups",
+        """(float[N, 7, 4] x) => (float[N, 4, 1] y) <float[4, 6] v, float[8, 7, 1] u, float[4, 2, 6] k, float[4] c> {
+            a = MatMul(x, v) b = Conv(a, u) d = Relu(b) y = Conv <group=4, strides=[2]> (d, k, c) }""",
+        "a b:2",
+    ),
+    Case(
+        "conv: a kernel as wide as its input with padding",
+        """(float[N, 7, 4] x) => (float[N, 5, 1] y) <float[4, 6] v, float[5, 7, 6] k> {
+            a = MatMul(x, v) y = Conv <pads=[1, 0], strides=[2]> (a, k) }""",
+        "",
+        {"a": "keeps this dimension"},
+    ),
+    Case(
+        "conv: a kernel of 1 passes over positions, as in a mixer",
+        """(float[N, 7, 4] x) => (float[N, 7, 3] y) <float[4, 6] v, float[9, 7, 1] k, float[7, 9, 1] l, float[6, 3] w> {
+            a = MatMul(x, v) b = Conv <kernel_shape=[1]> (a, k) r = Relu(b) d = Conv(r, l) y = MatMul(d, w) }""",
+        "a b",
+    ),
+    Case(
+        "conv: a kernel of 1 with a stride",
+        """(float[N, 7, 4] x) => (float[N, 9, 3] y) <float[4, 6] v, float[9, 7, 1] k> {
+            a = MatMul(x, v) y = Conv <strides=[2]> (a, k) }""",
+        "",
+        {"a": "keeps this dimension"},
+    ),
     Case("conv: depthwise", pictured("b = Conv <group=6> (a, k, c)", "float[6, 1, 3, 3] k, float[6] c")),
     Case(
         "conv: depthwise with a multiplier",
@@ -204,6 +239,12 @@ ATTENTION = [
         "a matrix with itself",
         """(double[3, 4] x) => (double[3, 3] y) <double[4, 6] v> {
             a = MatMul(x, v) t = Transpose(a) y = MatMul(a, t) }""",
+    ),
+    Case(
+        "neighbours on a graph, whose matrix is an input",
+        """(float[N, 4] x, float[N, N] e) => (float[N, 3] y) <float[4, 6] v, float[6, 5] u, float[5, 3] w> {
+            a = MatMul(x, v) b = MatMul(e, a) c = Relu(b) d = MatMul(c, u) f = MatMul(e, d) y = MatMul(f, w) }""",
+        "a d",
     ),
     Case(
         "heads",
