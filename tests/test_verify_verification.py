@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from verifying import build, with_weights
 
@@ -114,9 +115,7 @@ def test_ties_may_fall_either_way_and_faults_may_not():
     assert report.ok, str(report)
     assert report.outputs[0].exact
     assert any("no output is a floating-point number" in warning for warning in report.warnings)
-    wrong = w.copy()
-    wrong[:, 0] *= 3
-    assert not verify(model, with_weights(model, w=wrong), provider="cpu").ok
+    assert not verify(model, with_weights(model, w=w[:, [1, 0, *range(2, 9)]]), provider="cpu").ok
 
 
 def test_a_dead_network_proves_nothing():
