@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,14 @@ def test_a_plan_for_another_model_is_refused() -> None:
     for plan in (conv, sum_):
         with pytest.raises(InvalidRequestError, match="this model does not have"):
             apply_deepen(same_names, plan)
+    wider = build(
+        NORMALIZED.replace("float[4", "float[5").replace("[N, 4,", "[N, 5,").replace("[5, 4,", "[5, 5,")
+    )
+    with pytest.raises(InvalidRequestError, match="a Conv of 4 channels that this model does not have"):
+        apply_deepen(wider, conv)
+    lost = DeepenPlan((replace(sum_.layers[0], output="nowhere"),))
+    with pytest.raises(InvalidRequestError, match="this model does not have"):
+        apply_deepen(build(NORMALIZED), lost)
     with pytest.raises(InvalidRequestError, match="two layers at one place"):
         apply_deepen(build(NORMALIZED), DeepenPlan(conv.layers * 2))
 

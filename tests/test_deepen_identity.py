@@ -51,6 +51,11 @@ SITES = {
         "{ a = Conv(x, w) c = Mul(a, s) d = Add(c, b) y = Relu(d) }",
         "Conv Mul Add Relu Conv Add Relu",
     ),
+    "bias computed in the input's type": (
+        f"{IMAGE} <float[4, 3, 3, 3] w, int64 zero = {{1}}, int64[1] four = {{4}}> "
+        "{ z = CastLike(zero, x) b = Expand(z, four) a = Conv(x, w, b) y = Relu(a) }",
+        "CastLike Expand Conv Relu Conv Relu",
+    ),
     "depthwise": (
         f"{IMAGE} <float[3, 1, 3, 3] w> {{ a = Conv <group = 3> (x, w) y = Relu(a) }}",
         "Conv Relu Conv Relu",

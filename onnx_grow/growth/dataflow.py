@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -108,11 +108,16 @@ class Dataflow:
             if operator(node) == "Constant" or (
                 node.input
                 and node.op_type not in RANDOM
-                and all(not name or name in constants for name in node.input)
+                and all(not name or name in constants for name in _computed_from(node))
                 and not any(subgraphs(node))
             ):
                 constants.update(filter(None, node.output))
         return frozenset(constants)
+
+
+def _computed_from(node: NodeProto) -> Sequence[str]:
+    """The inputs of a node whose values count; of some it reads only the type."""
+    return list(node.input)[: 1 if operator(node) == "CastLike" else None]
 
 
 _VIEWS = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})

@@ -48,12 +48,23 @@ def insert_identity(draft: Draft, flow: Dataflow, layer: IdentityLayer, prefix: 
 def _nodes(flow: Dataflow, layer: IdentityLayer) -> list[NodeProto]:
     indices = [flow.producer(name) for name in (*layer.nodes, layer.output)]
     nodes = [flow.nodes[index] for index in indices if index is not None]
-    if len(nodes) < len(indices) or operator(nodes[0]) != layer.operator:
+    if (
+        len(nodes) < len(indices)
+        or operator(nodes[0]) != layer.operator
+        or not _has_channels(flow, nodes[0], layer)
+    ):
         raise InvalidRequestError(
-            f"the plan deepens {layer.name!r}, a {layer.operator} that this model does not have",
+            f"the plan deepens {layer.name!r}, a {layer.operator} of {layer.channels} channels that this model does not have",
             hint="a plan replays on the file that it was made for",
         )
     return nodes[:-1]
+
+
+def _has_channels(flow: Dataflow, linear: NodeProto, layer: IdentityLayer) -> bool:
+    """Whether the layer's channels are a dimension of a linear node's weight, as far as that is stored."""
+    roots = (flow.root(name) for name in linear.input[:2] if name in flow.constants)
+    shapes = [kind[1] for root in roots if root and (kind := flow.kind(root))]
+    return not shapes or layer.channels in shapes[0] or layer.channels // layer.groups in shapes[0]
 
 
 _INVERSE = {"Transpose": "Transpose", "Squeeze": "Unsqueeze", "Unsqueeze": "Squeeze"}

@@ -30,7 +30,7 @@ def insert_residual(draft: Draft, flow: Dataflow, reach: Reach, layer: ResidualL
     Raises InvalidRequestError if the layer was planned for another model.
     """
     branches = [(branch, *_found(flow, reach, layer, branch)) for branch in layer.branches]
-    tail = [_producer(flow, layer, name) for name in layer.tail]
+    *tail, _ = [_producer(flow, layer, name) for name in (*layer.tail, layer.output)]
     members = [index for _, join, nodes in branches for index in (join, *nodes)]
     copies = _Copies(flow, Insertion(draft, flow, layer.output, prefix), [*members, *tail])
     output = copies.insertion.start
