@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 import pytest
 from graphs import assert_same, build, growable
+from onnx import TensorProto, helper, numpy_helper
 
 from onnx_grow.axes.table import KINDS
 from onnx_grow.errors import NothingToGrowError
 from onnx_grow.growth.widening import inspect, widen
+from onnx_grow.model import Model, load
 
 
 @dataclass(frozen=True)
@@ -128,3 +131,74 @@ def test_growth_keeps_the_function(case: Case) -> None:
             continue
         for n in (2, 3, 7):
             assert_same(model, grown, n)
+
+
+def test_bodies_do_not_read_sizes_that_change() -> None:
+    body = [
+        helper.make_graph([helper.make_node("Cast", ["n"], [name], to=11)], name, [], [_open(name)])
+        for name in "pq"
+    ]
+    model = _model(
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("Shape", ["a"], ["s"]),
+        helper.make_node("Gather", ["s", "one"], ["n"]),
+        helper.make_node("If", ["yes"], ["k"], then_branch=body[0], else_branch=body[1]),
+        helper.make_node("MatMul", ["x", "u"], ["b"]),
+        helper.make_node("Add", ["a", "k"], ["c"]),
+        helper.make_node("MatMul", ["c", "w"], ["d"]),
+        helper.make_node("MatMul", ["b", "w"], ["e"]),
+        helper.make_node("Add", ["d", "e"], ["y"]),
+        v=DRAWN.normal(size=(4, 6)),
+        u=DRAWN.normal(size=(4, 6)),
+        w=DRAWN.normal(size=(6, 3)),
+        one=np.array(1),
+        yes=np.array(True),
+    )
+    with pytest.raises(NothingToGrowError, match="the body of If 'k' would read the new size in 'n'"):
+        widen(model)
+
+
+def test_constants_may_be_texts() -> None:
+    model = _model(
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("Greater", ["a", "zero"], ["g"]),
+        helper.make_node("Where", ["g", "letters", "none"], ["t"]),
+        helper.make_node("Equal", ["t", "c"], ["e"]),
+        helper.make_node("Cast", ["e"], ["b"], to=11),
+        helper.make_node("MatMul", ["b", "w"], ["y"]),
+        v=DRAWN.normal(size=(4, 6)),
+        w=DRAWN.normal(size=(6, 3)),
+        zero=np.array(0.0),
+        letters=np.array(list("abcabc"), object),
+        none=np.array("none", object),
+        c=np.array(["c"], object),
+    )
+    grown = widen(model, factor=1.5)
+    assert list(grown.weights["letters"].array()[:6]) == list("abcabc")
+    assert grown.weights["letters"].shape == (9,)
+    assert_same(model, grown)
+
+
+def test_a_node_without_name_and_results_has_a_name_for_people() -> None:
+    nodes = [("MatMul", ["x", "v"], ["a"]), ("Relu", ["a"], [""]), ("MatMul", ["a", "w"], ["y"])]
+    model = _model(
+        *(helper.make_node(*node) for node in nodes), v=DRAWN.normal(size=(4, 6)), w=DRAWN.normal(size=(6, 3))
+    )
+    assert inspect(model)["a"].readers == ("Relu", "y")
+
+
+DRAWN = np.random.default_rng(0)
+
+
+def _model(*nodes: onnx.NodeProto, **weights: np.ndarray) -> Model:
+    """Nodes that compute y, of N x 3, from x, of N x 4."""
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["N", n]) for name, n in (("x", 4), ("y", 3))
+    )
+    initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], initializers)
+    return load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9))
+
+
+def _open(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.DOUBLE, None)

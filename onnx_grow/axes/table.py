@@ -124,6 +124,9 @@ class _Tabulation:
         self.readers: dict[Axis, list[int]] = {}
         self.weights: dict[Axis, dict[str, int]] = {}
         self.roles: dict[Axis, set[str]] = {}
+        self.summed: dict[int, set[Axis]] = {}
+        for contraction in analysis.said.contractions:
+            self.summed.setdefault(contraction.node, set()).update(leaves(contraction.over))
 
     def table(self) -> AxisTable:
         for index in range(len(self.analysis.topology.nodes)):
@@ -155,12 +158,14 @@ class _Tabulation:
         proto = self.analysis.topology.proto(index)
         inputs = self._leaves(name for name in proto.input if name not in self.analysis.folded)
         outputs = self._leaves(name for name in proto.output if name not in self.analysis.folded)
+        summed = self.summed.get(index, set())
         for leaf in outputs:
             seen = self.writers.setdefault(leaf, [])
-            if leaf not in inputs:
+            if leaf not in inputs or leaf in summed:
                 seen.append(index)
-        for leaf in inputs.keys() - outputs.keys():
-            self.readers.setdefault(leaf, []).append(index)
+        for leaf in inputs:
+            if leaf not in outputs or leaf in summed:
+                self.readers.setdefault(leaf, []).append(index)
         for i, name in enumerate(proto.input):
             dims = self.analysis.uses.get((index, i))
             if dims is None or not self._is_weight(index, i, name):
@@ -189,7 +194,7 @@ class _Tabulation:
 
     def _names(self, nodes: Sequence[int]) -> tuple[str, ...]:
         protos = (self.analysis.topology.proto(index) for index in nodes)
-        return tuple(proto.name or next(filter(None, proto.output)) for proto in protos)
+        return tuple(proto.name or next(filter(None, proto.output), proto.op_type) for proto in protos)
 
     def _row(self, name: str, found: Axis) -> AxisInfo:
         roles = self.roles.get(found, set())

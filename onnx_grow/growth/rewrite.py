@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, index_map, leaves, resolve, size
 from onnx_grow.axes.equations import Contraction, Dilution
@@ -26,7 +26,7 @@ from onnx_grow.growth.constants import FLOATS, Constants, Refusal
 from onnx_grow.growth.plan import WidenPlan
 from onnx_grow.growth.recipes import Grown, Scale, Share
 from onnx_grow.growth.sizes import Sizes
-from onnx_grow.model import Draft, Model, Weight
+from onnx_grow.model import Draft, Inline, Model, Weight
 from onnx_grow.shapes import infer as infer_shapes
 
 
@@ -220,6 +220,9 @@ class _Rewrite:
         base = self.constants.weight(name)
         noisy = self.plan.scheme == "noise" and base.dtype in FLOATS and sum(n > 1 for n in base.shape) > 1
         noise = self.plan.noise if noisy else 0.0
+        if base.dtype == TensorProto.STRING:  # has no bytes that could be computed block by block
+            picked = (np.arange(n) if g is None else g for n, g in zip(base.shape, use.maps, strict=True))
+            return Inline.of(base.array()[np.ix_(*picked)])
         return Grown(base, use.maps, use.steps, noise=noise, seed=f"{self.plan.seed}/{name}")
 
     def _attributes(self) -> None:

@@ -6,13 +6,14 @@ regenerated; where it ends in arithmetic on data (a scale of 1/sqrt(d), a mean t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from onnx import helper
 
-from onnx_grow.axes.algebra import Dim, Maps, grown_size, leaves
+from onnx_grow.axes.algebra import Axis, Dim, Maps, grown_size, leaves
 from onnx_grow.axes.equations import Element, Negated, SizedInput
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.errors import InvalidModelError
@@ -32,6 +33,7 @@ class Sizes:
         self.maps = maps
         self.constants = constants
         self.changed: dict[str, Values] = {}
+        self._causes: dict[str, list[Axis]] = {}  # of a changed value: the axes whose growth changed it
         self.opsets = analysis.model.skeleton.opset_import
 
     def regenerate(self) -> None:
@@ -40,7 +42,11 @@ class Sizes:
             self._node(index)
         for name in self.analysis.topology.outputs:
             if name in self.changed:
-                raise Refusal([], f"output '{name}' would tell the new size")
+                raise Refusal(self._causes[name], f"output '{name}' would tell the new size")
+        for name, index in self.analysis.topology.captured.items():
+            if name in self.changed:
+                reason = f"the body of {self.analysis.labels[index]} would read the new size in '{name}'"
+                raise Refusal(self._causes[name], reason)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape a tensor will have; None when it is unknown."""
@@ -87,6 +93,7 @@ class Sizes:
         new = np.asarray(part if proto.op_type == "Shape" else int(np.prod(shape)), np.int64)
         if not np.array_equal(new, old):
             self.changed[proto.output[0]] = new
+            self._causes[proto.output[0]] = self._growing(self.analysis.input_dims(index, 0) or ())
 
     def _is_arithmetic(self, index: int) -> bool:
         """Whether a node computes something known from known values, none of which is made of growing channels."""
@@ -109,9 +116,11 @@ class Sizes:
             return False
         if any(np.shape(new) != value[name].shape for name, new in found.items() if name):
             return False
+        causes = {axis: None for name in proto.input for axis in self._causes.get(name, ())}
         for name, new in found.items():
             if name and not np.array_equal(new, value[name]):
                 self.changed[name] = np.asarray(new)
+                self._causes[name] = list(causes)
         return True
 
     def _target(self, index: int, i: int, said: SizedInput) -> None:
@@ -122,15 +131,14 @@ class Sizes:
         old = self.analysis.shapes.value.get(name)
         if old is None:
             if any(grows):
-                axes = [leaf for e in said.elements if e is not None for leaf in leaves(_dim(e))]
                 reason = f"{self.analysis.labels[index]} computes its sizes from data"
-                raise Refusal([leaf for leaf in axes if leaf in self.maps], reason)
+                raise Refusal(self._growing(map(_dim, said.elements)), reason)
             return
         cut = [dim for dim in said.within if self._grows(dim)]
         if cut and name not in self.analysis.constants and self._varies(name).any():
-            axes = [leaf for dim in cut for leaf in leaves(dim) if leaf in self.maps]
             raise Refusal(
-                axes, f"{self.analysis.labels[index]} cuts it where sizes that the file leaves open say"
+                self._growing(cut),
+                f"{self.analysis.labels[index]} cuts it where sizes that the file leaves open say",
             )
         now = self.changed.get(name, old)
         # What a node needs are its sizes at the shapes inferred; inferred (-1) and copied (0) elements take care of themselves.
@@ -148,22 +156,23 @@ class Sizes:
                 wanted[k] = -count if isinstance(element, Negated) else count
         wrong = wanted != now.reshape(-1)
         if wrong.any():
-            self._replace(index, i, wanted.reshape(old.shape), wrong.reshape(old.shape))
+            blamed = [*self._growing(map(_dim, said.elements)), *self._causes.get(name, ())]
+            self._replace(index, i, wanted.reshape(old.shape), wrong.reshape(old.shape), blamed)
 
     def _pin(self, index: int, i: int) -> None:
         name = self.analysis.topology.proto(index).input[i]
         old = self.analysis.shapes.value[name]
-        self._replace(index, i, old, old != self.changed[name])
+        self._replace(index, i, old, old != self.changed[name], self._causes[name])
 
-    def _replace(self, index: int, i: int, wanted: Values, wrong: Values) -> None:
-        """Give an input another value where it is wrong, touching as little as possible."""
+    def _replace(self, index: int, i: int, wanted: Values, wrong: Values, blamed: Sequence[Axis]) -> None:
+        """Give an input another value where it is wrong, touching as little as possible; refuse to grow `blamed` where it varies."""
         proto = self.analysis.topology.proto(index)
         name = proto.input[i]
         if name in self.analysis.constants:
             self.constants.put(index, i, wanted)
             return
         if np.any(wrong & self._varies(name)):
-            raise Refusal([], f"{self.analysis.labels[index]} computes its sizes from sizes that vary")
+            raise Refusal(blamed, f"{self.analysis.labels[index]} computes its sizes from sizes that vary")
         literals = self._literals(name, wanted, wrong)
         if literals is not None:
             for node, place, literal in literals:
@@ -173,7 +182,7 @@ class Sizes:
             self.constants.put(index, i, wanted)
             return
         if self.analysis.model.opset < 9:
-            raise Refusal([], f"{self.analysis.labels[index]} computes its sizes beyond repair")
+            raise Refusal(blamed, f"{self.analysis.labels[index]} computes its sizes beyond repair")
         mask, values = self.constants.add(f"{name}_kept", ~wrong), self.constants.add(f"{name}_grown", wanted)
         draft = self.constants.draft
         out = draft.fresh_name(f"{name}_resized")
@@ -196,6 +205,8 @@ class Sizes:
             if producer is None or len(topology.consumers[name]) > 1 or name in topology.captured:
                 return None
             proto = topology.proto(producer)
+            if proto.op_type == "Concat" and value[name].ndim != 1:
+                return None
             pieces = list(proto.input[: None if proto.op_type == "Concat" else 1])
             known = all(piece in value for piece in pieces)
             if (
@@ -249,6 +260,9 @@ class Sizes:
         for name, k in places:
             moved[name][k] = larger[name][k] if larger else 2 * moved[name][k]
         return infer(self.analysis.model, moved)
+
+    def _growing(self, dims: Iterable[Dim]) -> list[Axis]:
+        return [leaf for dim in dims for leaf in leaves(dim) if leaf in self.maps]
 
     def _grows(self, dim: Dim) -> bool:
         return any(leaf in self.maps for leaf in leaves(dim))
