@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
-from onnx_grow.axes.algebra import Axis, Dim, Factor, Sum, leaves, resolve, segments
+from onnx_grow.axes.algebra import Axis, Dim, Sum, leaves, resolve, segments
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
@@ -44,6 +44,21 @@ class WidenPlan:
     noise: float = 0.0
     skipped: tuple[tuple[str, str], ...] = ()
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.scheme not in get_args(Scheme):
+            raise InvalidRequestError(
+                f"there is no scheme {self.scheme!r}", hint=f"schemes are {', '.join(get_args(Scheme))}"
+            )
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InvalidRequestError(f"the seed must be a whole number from 0 on, and {self.seed!r} is not")
+        if not isinstance(self.noise, int | float) or not 0.0 <= self.noise < float("inf"):
+            raise InvalidRequestError(f"the noise must be a number from 0 on, and {self.noise!r} is not")
+        for growth in self.axes:
+            if not isinstance(growth.new_size, int) or not growth.new_size > growth.size:
+                raise InvalidRequestError(
+                    f"axis {growth.name!r} has {growth.size} channels; {growth.new_size!r} would not grow it"
+                )
 
     def without(self, names: Collection[str], reason: str) -> WidenPlan:
         """The plan with some axes left as they are, for `reason`."""
@@ -135,6 +150,26 @@ def solve(
     return growths, tuple(skipped.items())
 
 
+def check(analysis: Analysis, table: AxisTable, plan: WidenPlan) -> None:
+    """Raise InvalidRequestError when a plan does not fit a model: axes that it lacks, or sizes that they cannot grow to."""
+    wanted: dict[Axis, int] = {}
+    for growth in plan.axes:
+        axis = table.axes.get(growth.name)
+        if axis is None or axis.size != growth.size or axis.frozen:
+            raise InvalidRequestError(
+                f"the plan grows axis {growth.name!r} of {growth.size} channels, which this model does not have",
+                hint="a plan replays on the file that it was made for",
+            )
+        if axis.uniform and growth.new_size % axis.size:
+            raise InvalidRequestError(
+                f"axis {growth.name!r} grows by whole factors only; {growth.new_size} is no multiple of {axis.size}"
+            )
+        wanted[axis] = growth.new_size
+    for axis, reason in _untied(analysis, wanted):
+        name = next(name for name, found in table.axes.items() if found is axis)
+        raise InvalidRequestError(f"the plan cannot grow axis {name!r} as it says: {reason}")
+
+
 def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[AxisInfo], dict[str, str]]:
     for glob in (*request.only, *request.widths):
         if not any(_matches(table, row, glob) for row in table):
@@ -185,31 +220,29 @@ def _compounding(
     explicit = {
         axis for axis in wanted if any(_matches(table, table[names[axis]], glob) for glob in request.widths)
     }
+
+    def rank(factor: list[Axis]) -> tuple[bool, int, bool]:
+        return min((leaf not in explicit, KINDS.index(kinds[leaf]), leaf.uniform) for leaf in factor)
+
     out: dict[Axis, str] = {}
-    for dims in analysis.dims.values():
-        for dim in dims:
-            growing = [leaf for leaf in _factors(dim) if leaf in wanted and leaf not in out]
-            if len(growing) > 1:
-                growing.sort(key=lambda leaf: (leaf not in explicit, KINDS.index(kinds[leaf]), leaf.uniform))
-                for leaf in growing[1:]:
-                    if leaf not in explicit and leaf is not growing[0]:
-                        out[leaf] = (
-                            f"it is a factor of the same dimension as {names[growing[0]]!r}, which grows instead"
-                        )
+    for product in (product for dims in analysis.dims.values() for dim in dims for product in _products(dim)):
+        growing = [[leaf for leaf in factor if leaf in wanted and leaf not in out] for factor in product]
+        chosen = min(filter(None, growing), key=rank, default=[])
+        for leaf in (leaf for factor in growing for leaf in factor):
+            if leaf not in explicit and leaf not in chosen:
+                out[leaf] = (
+                    f"it is a factor of the same dimension as {names[chosen[0]]!r}, which grows instead"
+                )
     return list(out.items())
 
 
-def _factors(dim: Dim) -> list[Axis]:
-    """The free axes that are factors of a product with more than one; of sums, those of every product inside."""
-    out: list[Axis] = []
+def _products(dim: Dim) -> Iterator[list[list[Axis]]]:
+    """The free axes of each factor, for every product in a dimension: its own and those in its sums."""
     stack: list[Dim] = [dim]
     while stack:
-        factors: list[Factor] = list(resolve(stack.pop()))
-        if len(factors) > 1:
-            out += [leaf for factor in factors for leaf in leaves((factor,))]
-        else:
-            stack += [part for factor in factors if isinstance(factor, Sum) for part in segments(factor)]
-    return out
+        factors = resolve(stack.pop())
+        yield [list(leaves((factor,))) for factor in factors]
+        stack += [part for factor in factors if isinstance(factor, Sum) for part in segments(factor)]
 
 
 def _untied(analysis: Analysis, wanted: dict[Axis, int]) -> list[tuple[Axis, str]]:
@@ -256,4 +289,6 @@ def _nothing(table: AxisTable, asked: Sequence[AxisInfo], skipped: Mapping[str, 
         kinds = ", ".join(sorted({row.kind for row in table.growable})) or "none"
         return f"no axis of the kinds asked for can grow (kinds that can: {kinds})"
     reasons = dict.fromkeys([*skipped.values(), *(reason for row in asked for reason in row.reasons)])
-    return "nothing can grow as asked: " + "; ".join(list(reasons)[:3])
+    others = sorted({row.kind for row in table.growable} - {row.kind for row in asked})
+    behind = f" (kinds that can: {', '.join(others)})" if others else ""
+    return f"nothing can grow as asked: {'; '.join(list(reasons)[:3])}{behind}"

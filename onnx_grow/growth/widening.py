@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from onnx_grow.axes.inference import Analysis, infer
 from onnx_grow.axes.table import AxisTable, tabulate
-from onnx_grow.errors import InvalidRequestError, NothingToGrowError
+from onnx_grow.errors import NothingToGrowError
 from onnx_grow.growth.constants import Refusal
-from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, solve
+from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, check, solve
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.rewrite import rewrite
 from onnx_grow.model import Model
@@ -73,13 +73,7 @@ def apply_widen(model: Model, plan: WidenPlan) -> Model:
     """Do what a plan says. Raises InvalidRequestError when the plan does not fit the model."""
     analysis = _analyse(model, plan.inputs)
     table = tabulate(analysis)
-    for growth in plan.axes:
-        axis = table.axes.get(growth.name)
-        if axis is None or axis.size != growth.size or axis.frozen:
-            raise InvalidRequestError(
-                f"the plan grows axis {growth.name!r} of {growth.size} channels, which this model does not have",
-                hint="a plan replays on the file that it was made for",
-            )
+    check(analysis, table, plan)
     try:
         return rewrite(analysis, table.axes, plan, provenance(model, plan.to_json()))
     except Refusal as refusal:
