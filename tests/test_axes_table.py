@@ -88,6 +88,10 @@ def test_writers_and_readers() -> None:
     assert residual.writers == ("stem", "second")
     assert residual.readers == ("first", "head")
     assert table(RESNET)["first"].readers == ("second",)
+    square = """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[6, 6] u, double[6, 3] w> {
+        [one] a = MatMul(x, v) [two] b = MatMul(a, u) [add] c = Add(a, b) [out] y = MatMul(c, w) }"""
+    residual = table(square)["one"]
+    assert (residual.writers, residual.readers) == (("one", "two"), ("two", "out"))
 
 
 def test_parameters() -> None:
