@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graphs import assert_same, between, build, operators, planned
+
+from onnx_grow.errors import NothingToGrowError
+from onnx_grow.growth.widening import widen
+from onnx_grow.model import Model
+
+INDICES = "int64 first = {0}, int64 second = {1}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] minus = {-1}"
+
+
+def grow(text: str, **widths: int) -> tuple[Model, Model]:
+    """A model from text and the same with axes `widths` grown, which compute the same at three lengths of the open dimension."""
+    model = build(text)
+    grown = widen(model, widths=widths or {"a": 9})
+    for n in (2, 3, 7):
+        assert_same(model, grown, n)
+    return model, grown
+
+
+def literal(model: Model, name: str) -> list[int]:
+    return model.weights[name].array().tolist()  # type: ignore[no-any-return]
+
+
+def test_literals_are_regenerated_in_place_but_not_what_is_inferred_or_copied() -> None:
+    text = between(
+        "r = Reshape(a, split) e = Relu(r) b = Reshape(e, back)",
+        "int64[3] split = {-1, 2, 3}, int64[2] back = {0, 6}",
+    )
+    model, grown = grow(text, a=3, **{"a:2": 5})
+    assert literal(grown, "split") == [-1, 3, 5]
+    assert literal(grown, "back") == [0, 15]
+    assert list(grown.weights) == list(model.weights)
+    assert operators(grown) == operators(model)
+
+
+def test_a_literal_that_a_staying_tensor_reads_is_kept_for_it() -> None:
+    text = """(double[N, 4] x) => (double[N, 6] y) <double[4, 6] v, double[6, 6] w, int64[2] target = {-1, 6}> {
+        a = MatMul(x, v) b = Reshape(a, target) c = MatMul(b, w) y = Reshape(c, target) }"""
+    model, grown = grow(text)
+    assert literal(grown, "target") == [-1, 6]
+    assert set(grown.weights) - set(model.weights) == {"target_grown"}
+    assert literal(grown, "target_grown") == [-1, 9]
+
+
+def test_a_literal_in_a_constant_node_stays_there() -> None:
+    text = between("back = Constant <value_ints=[-1, 6]> () b = Reshape(a, back)")
+    model, grown = grow(text)
+    assert operators(grown) == operators(model)
+    node = grown.skeleton.graph.node[1]
+    assert node.op_type == "Constant"
+    assert list(grown.weights) == list(model.weights)
+
+
+def test_slices_cuts_and_negative_ends() -> None:
+    text = """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[4, 3] t, int64[1] from = {-5},
+        int64[1] to = {-1}, int64[1] one = {1}> {
+        a = MatMul(x, v) b = Slice(a, from, to, one) y = MatMul(b, t) }"""
+    _, grown = grow(text, a=7)
+    assert literal(grown, "from") == [-8]
+    assert literal(grown, "to") == [-1]
+
+
+def test_new_sizes_arrive_where_shapes_are_put_together() -> None:
+    text = between(
+        """s = Shape(x) n = Gather(s, first) m = Unsqueeze(n, zero) split = Concat <axis=0> (m, two, three) r = Reshape(a, split)
+        e = Relu(r) back = Concat <axis=0> (m, six) b = Reshape(e, back)""",
+        INDICES + ", int64[1] three = {3}, int64[1] six = {6}",
+    )
+    model, grown = grow(text, **{"a:2": 4})
+    assert operators(grown) == operators(model)
+    assert (literal(grown, "two"), literal(grown, "three"), literal(grown, "six")) == ([2], [4], [8])
+
+
+def test_a_literal_beside_sizes_that_vary_is_replaced_where_nothing_else_reads_it_else_beside() -> None:
+    text = (
+        between(
+            """s = Shape(x) n = Gather(s, zero) back = Concat <axis=0> (n, six) b = Reshape(a, back) f = MatMul(x, u)
+        g = Reshape(f, back) h = MatMul(g, t) c = MatMul(b, t)""",
+            INDICES + ", int64[1] six = {6}, double[4, 6] u, double[6, 6] t",
+        )
+        .replace("MatMul(b, w)", "Add(c, h)")
+        .replace("double[N, 3] y", "double[N, 6] y")
+    )
+    model, grown = grow(text)
+    assert literal(grown, "six") == [6]
+    assert sorted(set(operators(grown)) - set(operators(model))) == ["Where"]
+    kept = [name for name in grown.weights if name not in model.weights and grown.weights[name].dtype == 9]
+    assert literal(grown, kept[0]) == [True, False]
+
+
+def test_sizes_known_to_be_fixed_become_literals() -> None:
+    text = """(double[2, 4] x) => (double[2, 6] y) <double[4, 6] v, double[4, 6] u, double[6, 6] t,
+        int64[1] six = {6}, int64[1] zero = {0}> {
+        a = MatMul(x, v) s = Shape(x) n = Gather(s, zero) back = Concat <axis=0> (n, six) b = Reshape(a, back) f = MatMul(x, u)
+        g = Reshape(f, back) h = MatMul(g, t) c = MatMul(b, t) y = Add(c, h) }"""
+    model, grown = grow(text)
+    assert operators(grown) == operators(model)
+    assert literal(grown, "back_pinned") == [2, 9]
+
+
+def test_arithmetic_with_sizes_keeps_the_old_value() -> None:
+    text = between(
+        "s = Shape(a) n = Gather(s, second) f = Cast <to=11> (n) r = Sqrt(f) b = Div(a, r)", INDICES
+    )
+    model, grown = grow(text)
+    assert operators(grown) == operators(model)
+    pinned = next(node.input[1] for node in grown.skeleton.graph.node if node.op_type == "Div")
+    assert grown.weights[pinned].array() == pytest.approx(6**0.5, rel=1e-15)
+
+
+def test_shapes_that_grow_by_themselves_are_left_alone() -> None:
+    text = between("s = Shape(a) r = Relu(a) b = Reshape(r, s)")
+    model, grown = grow(text)
+    assert operators(grown) == operators(model)
+    assert list(grown.weights) == list(model.weights)
+    nodes = zip(grown.skeleton.graph.node, model.skeleton.graph.node, strict=True)
+    assert all(after == before for after, before in nodes)
+
+
+def test_one_size_for_a_target_and_for_arithmetic() -> None:
+    text = between(
+        "s = Shape(a) r = Reshape(a, s) n = Gather(s, second) f = Cast <to=11> (n) c = Div(r, f) b = Reshape(c, s)",
+        INDICES,
+    )
+    grow(text)
+
+
+def test_lengths_of_parts() -> None:
+    text = """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[2, 3] t, double[4, 3] u, int64[2] parts = {2, 4}> {
+        a = MatMul(x, v) c, d = Split <axis=1> (a, parts) p = MatMul(c, t) q = MatMul(d, u) y = Add(p, q) }"""
+    _, grown = grow(text, **{"a:2": 7})
+    assert literal(grown, "parts") == [2, 7]
+
+
+def test_attributes_that_hold_sizes() -> None:
+    model = build(
+        """(float[2, 3, 4, 4] x) => (float[2, 2, 4, 4] y) <float[6, 3, 1, 1] v, float[6, 1, 3, 3] k, float[2, 6, 1, 1] w> {
+            a = Conv(x, v) b = Conv <group=6, pads=[1, 1, 1, 1]> (a, k) y = Conv(b, w) }"""
+    )
+    grown = widen(model, widths={"a": 8})
+    attributes = {a.name: a for a in grown.skeleton.graph.node[1].attribute}
+    assert attributes["group"].i == 8
+    assert list(attributes["pads"].ints) == [1, 1, 1, 1]
+    assert_same(model, grown)
+
+
+REFUSED = {
+    "the model's output would tell": (
+        """(double[2, 4] x) => (double[2, 3] y, int64[2] s) <double[4, 6] v, double[6, 3] w> {
+            a = MatMul(x, v) s = Shape(a) y = MatMul(a, w) }""",
+        "output 's' would tell the new size",
+    ),
+    "a mean over channels and the batch by division": (
+        """(double[N, T, 4] x) => (double[N, T, 3] y) <double[4, 6] v, double[6, 3] w> {
+            a = MatMul(x, v) n = Size(a) d = Cast <to=11> (n) b = Div(a, d) y = MatMul(b, w) }""",
+        "computes its sizes from sizes that vary",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_regenerated_stays(text: str, reason: str) -> None:
+    with pytest.raises(NothingToGrowError, match=reason):
+        widen(build(text))
+
+
+def test_only_the_axis_to_blame_stays() -> None:
+    text = """(double[2, 4] x) => (double[2, 3] y, int64[2] s) <double[4, 6] v, double[6, 5] u, double[5, 3] w> {
+        a = MatMul(x, v) s = Shape(a) b = MatMul(a, u) y = MatMul(b, w) }"""
+    model = build(text)
+    grown = widen(model)
+    assert [growth.name for growth in planned(grown).axes] == ["b"]
+    assert planned(grown).skipped == (("a", "output 's' would tell the new size"),)
+    assert_same(model, grown)
+
+
+def test_a_tiny_constant_expanded_to_a_size_that_changes() -> None:
+    """Values of a few elements are known, which does not make them sizes."""
+    text = """(double[2, 4] x) => (double[2, 3] y) <double[4, 6] v, double[12, 3] w, double[1, 6] u> {
+        a = MatMul(x, v) r = Shape(a) z = Expand(u, r) b = Concat <axis=1> (a, z) y = MatMul(b, w) }"""
+    _, grown = grow(text)
+    assert np.prod(grown.weights["v"].shape) == 36
+    grow(text, z=7)
+    grow(text, a=8, z=9)
