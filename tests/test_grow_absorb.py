@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from graphs import assert_same, build, operators
+from onnx import GraphProto, TensorProto, helper, numpy_helper
+
+from onnx_grow.axes.table import KINDS
+from onnx_grow.growth.rewrite import draw_map
+from onnx_grow.growth.widening import inspect, widen
+from onnx_grow.model import Model, load
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph in which copies are summed without a weight beside them, and what is inserted where no weight takes their share."""
+
+    name: str
+    text: str
+    inserted: tuple[str, ...] = ()
+    opset: int = 17
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def summed(body: str, weights: str = "", sums: str = "ReduceSum(b, last)") -> str:
+    """Text of a graph that sums over the six hidden channels of b, which `body` computes from a."""
+    return f"""(double[N, 4] x) => (double[N, 1] y) <double[4, 6] v, int64[1] last = {{-1}}{", " + weights if weights else ""}> {{
+        a = MatMul(x, v) {body} y = {sums} }}"""
+
+
+def attending(queries: str, weights: str = "") -> str:
+    """Text of a graph with attention scores of two heads of four channels; `queries` computes q of 2 x 3 x 8 from x."""
+    more = f", {weights}" if weights else ""
+    return f"""(double[2, 3, 4] x) => (double[2, 2, 3, 3] y)
+        <double[4, 8] wq, double[4, 8] wk, double[4, 8] wz, int64[4] split = {{0, 0, 2, 4}}{more}> {{
+        {queries} qr = Reshape(q, split) qt = Transpose <perm=[0, 2, 1, 3]> (qr)
+        k = Gemm(z, wk) kr = Reshape(k, back) kt = Transpose <perm=[0, 2, 3, 1]> (kr) y = MatMul(qt, kt) }}""".replace(
+        "k = Gemm(z, wk) kr = Reshape(k, back)", "k = MatMul(x, wk) kr = Reshape(k, split)"
+    )
+
+
+CASES = [
+    Case("a sum behind a matrix", summed("b = Identity(a)")),
+    Case("a sum behind a matrix and a bias", summed("b = Add(a, s)", "double[6] s")),
+    Case("a sum behind a difference", summed("b = Sub(s, a)", "double[6] s")),
+    Case("a sum behind Relu", summed("c = Add(a, s) b = Relu(c)", "double[6] s")),
+    Case("a sum behind a product with a vector", summed("c = Relu(a) b = Mul(c, s)", "double[6] s")),
+    Case("a sum behind a product with a number", summed("c = Relu(a) b = Mul(c, s)", "double s = {0.7}")),
+    Case("a sum behind a quotient", summed("b = Div(a, s)", "double[6] s")),
+    Case("a sum behind PRelu", summed("b = PRelu(a, s)", "double[6] s")),
+    Case("a sum behind LeakyRelu, Abs, Neg", summed("c = LeakyRelu(a) d = Abs(c) b = Neg(d)")),
+    Case("a sum behind Max", summed("b = Max(a, s)", "double[6] s")),
+    Case("a sum behind Where", summed("c = Greater(s, t) b = Where(c, a, s)", "double[6] s, double[6] t")),
+    Case("a sum behind two branches", summed("c = MatMul(x, u) b = Add(a, c)", "double[4, 6] u")),
+    Case("a sum behind a gate", summed("c = MatMul(x, u) g = Sigmoid(c) b = Mul(g, a)", "double[4, 6] u")),
+    Case("a sum behind Gemm", summed("c = Relu(a) b = Gemm(c, u, s)", "double[6, 6] u, double[6] s")),
+    Case(
+        "a sum behind Gemm, transposed",
+        summed("c = Relu(a) b = Gemm <transB=1> (c, u, s)", "double[6, 6] u, double[1, 6] s"),
+    ),
+    Case(
+        "a sum behind Transpose and Reshape",
+        summed("t = Transpose(a) r = Relu(t) u = Unsqueeze(r, last) s = Squeeze(u, last) b = Transpose(s)"),
+    ),
+    Case("a sum behind Flatten", summed("u = Unsqueeze(a, last) b = Flatten(u)")),
+    Case("a sum behind Concat", summed("c = MatMul(x, u) b = Concat <axis=1> (a, c)", "double[4, 3] u")),
+    Case("a sum behind Split", summed("c, d = Split <axis=1> (a) b = Mul(c, d)")),
+    Case(
+        "a sum behind BatchNormalization",
+        """(float[2, 3, 4, 4] x) => (float[2, 1, 4, 4] y)
+        <float[6, 3, 1, 1] v, float[6] s, float[6] t, float[6] m, float[6] positive, int64[1] one = {1}> {
+        a = Conv(x, v) b = BatchNormalization(a, s, t, m, positive) r = Relu(b) y = ReduceSum(r, one) }""",
+    ),
+    Case(
+        "a sum behind a convolution and pooling",
+        """(float[2, 3, 4, 4] x) => (float[2, 1, 3, 3] y)
+        <float[6, 3, 1, 1] v, float[6] s, int64[1] one = {1}> {
+        a = Conv(x, v, s) b = MaxPool <kernel_shape=[2, 2]> (a) y = ReduceSum(b, one) }""",
+    ),
+    Case(
+        "a sum behind a transposed convolution",
+        """(float[2, 3, 4, 4] x) => (float[2, 1, 4, 4] y)
+        <float[3, 6, 1, 1] v, float[6] s, int64[1] one = {1}> { a = ConvTranspose(x, v, s) y = ReduceSum(a, one) }""",
+    ),
+    Case(
+        "a sum behind LayerNormalization",
+        summed("b = LayerNormalization(a, s, t)", "double[6] s, double[6] t"),
+    ),
+    Case("a sum of squares", summed("b = Relu(a)", sums="ReduceSumSquare <axes=[1]> (b)")),
+    Case("a norm", summed("b = Relu(a)", sums="ReduceL2 <axes=[1]> (b)")),
+    Case(
+        "a sum of an embedding",
+        """(int64[2, 3] x) => (double[2, 3, 1] y) <double[7, 6] v, int64[1] last = {-1}> {
+        a = Gather(v, x) y = ReduceSum(a, last) }""",
+    ),
+    Case(
+        "Einsum of two computed operands",
+        """(double[2, 4] x) => (double[2, 2] y) <double[4, 6] v, double[4, 6] u> {
+        a = MatMul(x, v) b = MatMul(x, u) y = Einsum <equation="ij,kj->ik"> (a, b) }""",
+    ),
+    Case("scores", attending("q = MatMul(x, wq)")),
+    Case("scores with a bias", attending("p = MatMul(x, wq) q = Add(p, s)", "double[8] s")),
+    Case(
+        "scores, scaled",
+        attending("p = MatMul(x, wq) r = Add(s, p) q = Mul(r, root)", "double[8] s, double root = {0.5}"),
+    ),
+    Case("scores, divided", attending("p = MatMul(x, wq) q = Div(p, root)", "double root = {2}")),
+    Case("scores of queries that bend: the keys take it", attending("p = MatMul(x, wq) q = Tanh(p)")),
+    Case(
+        "scores of fused projections",
+        """(double[2, 3, 4] x) => (double[2, 2, 3, 3] y)
+        <double[4, 24] w, double[24] s, int64[5] split = {2, 3, 3, 2, 4}, int64 zero = {0}, int64 one = {1}> {
+        p = MatMul(x, w) a = Add(p, s) r = Reshape(a, split) t = Transpose <perm=[2, 0, 3, 1, 4]> (r)
+        q = Gather(t, zero) k = Gather(t, one) kt = Transpose <perm=[0, 1, 3, 2]> (k) y = MatMul(q, kt) }""",
+    ),
+    Case("a bend that no scale passes", summed("b = Tanh(a)"), ("Mul",)),
+    Case("a bend and a shift by a number", summed("b = Add(a, s)", "double s = {0.7}"), ("Mul",)),
+    Case(
+        "another reader",
+        summed(
+            "b = Relu(a) e = Exp(b) f = ReduceMax <axes=[1]> (e) c = ReduceSum(b, last)", sums="Add(c, f)"
+        ),
+        ("Mul",),
+    ),
+    Case(
+        "both operands bend",
+        attending("p = MatMul(x, wq) q = Tanh(p)").replace(
+            "k = MatMul(x, wk)", "j = MatMul(x, wk) k = Tanh(j)"
+        ),
+        ("Mul",),
+    ),
+    Case(
+        "a tensor with itself",
+        """(double[2, 4] x) => (double[2, 2] y) <double[4, 6] v> {
+        a = MatMul(x, v) t = Transpose(a) y = MatMul(a, t) }""",
+        ("Mul",),
+    ),
+    Case(
+        "an output of the model, too",
+        """(double[2, 4] x) => (double[2, 1] y, double[2, 2] z) <double[4, 6] v, double[6, 2] w> {
+        a = MatMul(x, v) y = ReduceL1 <axes=[1]> (a) z = MatMul(a, w) }""",
+        ("Mul",),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_scales_move_into_weights(case: Case) -> None:
+    model = build(case.text, case.opset)
+    for row in inspect(model).growable:
+        size = 2 * row.size if row.constraint == "uniform" else row.size + 2
+        grown = widen(model, widths={row.name: size})
+        added = operators(grown)
+        for operator in operators(model):
+            added.remove(operator)
+        assert tuple(added) in ((), case.inserted)
+        assert_same(model, grown)
+    grown = widen(model, kind=KINDS)
+    assert len(operators(grown)) == len(operators(model)) + len(case.inserted)
+    assert_same(model, grown)
+
+
+def widened(text: str, **widths: int) -> tuple[Model, Model]:
+    model = build(text)
+    grown = widen(model, widths=widths)
+    assert_same(model, grown)
+    return model, grown
+
+
+def test_weight_and_bias_take_the_scale_together() -> None:
+    model, grown = widened(summed("b = Add(a, s)", "double[6] s"), a=9)
+    g = draw_map("a", 6, 9, 0)
+    counts = np.bincount(g)[g]
+    np.testing.assert_allclose(
+        grown.weights["v"].array(), model.weights["v"].array()[:, g] / counts, rtol=1e-15
+    )
+    np.testing.assert_allclose(grown.weights["s"].array(), model.weights["s"].array()[g] / counts, rtol=1e-15)
+
+
+def test_a_norm_takes_the_root() -> None:
+    model, grown = widened(summed("b = Relu(a)", sums="ReduceL2 <axes=[1]> (b)"), a=9)
+    g = draw_map("a", 6, 9, 0)
+    counts = np.bincount(g)[g]
+    np.testing.assert_allclose(
+        grown.weights["v"].array(), model.weights["v"].array()[:, g] / counts**0.5, rtol=1e-15
+    )
+
+
+def test_a_constant_of_one_number_takes_a_value_for_each_channel() -> None:
+    _, grown = widened(summed("c = Exp(a) d = Identity(c) b = Mul(d, s)", "double[1] s = {0.7}"), a=9)
+    assert grown.weights["s"].shape == (9,)
+
+
+def test_weights_that_are_only_moved_are_shared_element_by_element() -> None:
+    text = """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[3, 6] w, int64[2] flat = {6, 3}> {
+        a = MatMul(x, v) t = Transpose(w) i = Identity(t) r = Reshape(i, flat) y = MatMul(a, r) }"""
+    model, grown = widened(text, a=12)
+    parts, g = grown.weights["w"].array(), draw_map("a", 6, 12, 0)
+    ratio = parts / model.weights["w"].array()[:, g]
+    assert ratio.std() > 0.05
+    whole = np.stack([parts[:, g == i].sum(axis=1) for i in range(6)], axis=1)
+    np.testing.assert_array_equal(whole, model.weights["w"].array())
+
+
+def test_one_matrix_in_two_roles_becomes_two() -> None:
+    text = """(int64[2, 3] x) => (double[2, 3, 7] y) <double[7, 6] v> {
+        a = Gather(v, x) b = Tanh(a) t = Transpose(v) y = MatMul(b, t) }"""
+    model, grown = widened(text, a=9)
+    v, g = model.weights["v"].array(), draw_map("a", 6, 9, 0)
+    assert len(grown.weights) == 2
+    read, shared = sorted(
+        (weight.array() for weight in grown.weights.values()), key=lambda w: -np.abs(w).sum()
+    )
+    np.testing.assert_array_equal(read, v[:, g])
+    np.testing.assert_array_equal(np.stack([shared[:, g == i].sum(axis=1) for i in range(6)], axis=1), v)
+
+
+def test_what_is_read_twice_is_scaled_once() -> None:
+    text = """(double[2, 4] x) => (double[2, 2] y) <double[4, 6] v, double[4, 6] u> {
+        a = MatMul(x, v) k = MatMul(x, u) t = Transpose(k) s = MatMul(a, t) r = ReduceL1 <axes=[1]> (a) y = Add(s, r) }"""
+    _, grown = widened(text, a=9)
+    assert operators(grown).count("Mul") == 1
+
+
+def test_captured_tensors_are_not_scaled() -> None:
+    def body(name: str) -> GraphProto:
+        out = helper.make_tensor_value_info(name, TensorProto.DOUBLE, [2, 3])
+        return helper.make_graph([helper.make_node("MatMul", ["r", "w"], [name])], name, [], [out])
+
+    weights = {"v": (4, 6), "w": (6, 3), "u": (4, 5), "t": (5, 3)}
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "v"], ["r"]),
+            helper.make_node("If", ["c"], ["p"], then_branch=body("then"), else_branch=body("else")),
+            helper.make_node("MatMul", ["x", "u"], ["a"]),
+            helper.make_node("MatMul", ["a", "t"], ["q"]),
+            helper.make_node("Add", ["p", "q"], ["y"]),
+        ],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.DOUBLE, [2, 4]),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, [2, 3])],
+        [numpy_helper.from_array(rng.standard_normal(shape), name) for name, shape in weights.items()],
+    )
+    model = load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    assert [row.name for row in inspect(model).growable] == ["a"]
+    assert_same(model, widen(model))
+
+
+def test_deep_chains_end() -> None:
+    chain = " ".join(f"h{k + 1} = Relu(h{k})" for k in range(400))
+    text = summed(f"h0 = Identity(a) {chain} b = Identity(h400)")
+    _, grown = widened(text, a=9)
+    assert operators(grown).count("Mul") <= 1
