@@ -182,6 +182,8 @@ def test_blocks_do_not_change_what_is_computed(dim: int, monkeypatch: pytest.Mon
     assert exact_sums(parts, HALVES, dim) == exact(
         values[np.ix_(*(maps[k] if k != dim else range(3) for k in range(2)))], dim
     )
+    doubled = grown(values, maps, Share(dim, HALVES, "unequal"), Scale(np.full((1, 1), 2.0)))
+    np.testing.assert_array_equal(doubled, 2 * parts)
     factors = np.arange(1.0, 7).reshape(-1, 1)
     np.testing.assert_array_equal(
         grown(values, [HALVES, None], Scale(factors)), values[HALVES] * np.float32(factors)
