@@ -123,20 +123,24 @@ def test_outputs_of_other_shapes_cannot_be_compared():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "half"),
-    [(np.float32, 2**-24), (np.float64, 2**-53), (np.float16, 2**-11), (ml_dtypes.bfloat16, 2**-8)],
+    ("dtype", "ulp"),
+    [(np.float32, 2**-23), (np.float64, 2**-52), (np.float16, 2**-10), (ml_dtypes.bfloat16, 2**-7)],
 )
-def test_saturated_outputs_may_be_rounded_the_other_way(dtype, half):
+def test_saturated_outputs_may_be_rounded_the_other_way(dtype, ulp):
+    def unit(array):
+        return gauge([array]).judge([[Deviation(1, 1)]]).noise
+
     one_hot = np.zeros((1, 100), dtype)
     one_hot[0, 7] = 1
-    unit = gauge([one_hot]).judge([[Deviation(1, 1)]]).noise
-    assert unit.l2 == half
-    assert unit.peak == pytest.approx(half * 10)
+    assert unit(one_hot).l2 == pytest.approx(ulp)
+    assert unit(one_hot).peak == pytest.approx(ulp * 10)
     nearly = one_hot.copy()
-    nearly[0, 7] = 1 - half
-    assert 0 < difference(one_hot, nearly).over(unit) <= 1.01
-    nearly[0, 7] = 1 - 8 * half
-    assert difference(one_hot, nearly).over(unit) > 3
+    nearly[0, 7] = 1 - ulp
+    assert 0 < difference(one_hot, nearly).over(unit(one_hot)) <= 1.01
+    nearly[0, 7] = 1 - 4 * ulp
+    assert difference(one_hot, nearly).over(unit(one_hot)) > 3
+    assert unit(np.ones((4, 25), dtype)) == Deviation(ulp / 2, ulp)
+    assert unit(np.zeros(0, dtype)).l2 > 0
 
 
 def test_top_class_is_compared_where_there_are_classes():

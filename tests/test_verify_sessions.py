@@ -2,6 +2,7 @@ import gc
 import weakref
 
 import numpy as np
+import onnxruntime
 import pytest
 from verifying import build
 
@@ -67,5 +68,14 @@ def test_failures_are_one_line_and_make_no_noise(tmp_path, capfd):
     )
     with pytest.raises(RunError, match="nobody"):
         Session(unknown, CPU, optimised=True)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_warnings_of_the_runtime_are_not_the_users(tmp_path, capfd):
+    """Without silence ONNX Runtime warns of every initializer that a caller could override."""
+    text = "(float[N, 2] x, float[2, 1] w) => (float[N, 1] y) <float[2, 1] w = {1, 2}> { y = MatMul(x, w) }"
+    onnxruntime.set_default_logger_severity(2)
+    Session(written(tmp_path, text), CPU, optimised=True)
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""

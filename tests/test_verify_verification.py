@@ -13,7 +13,7 @@ from onnx_grow.errors import (
     VerificationFailedError,
 )
 from onnx_grow.model import Model, save
-from onnx_grow.verification import verify
+from onnx_grow.verification import reference, verification, verify
 from onnx_grow.verification.providers import cuda_problem
 
 CONV = """(float[N, 3, 12, 12] x) => (float[N, 5] y) <float[8, 3, 3, 3] v, float[8] b, float[8, 8, 3, 3] w, float[8, 5] c> {
@@ -64,6 +64,26 @@ def test_a_correct_growth_stays_within_the_noise(factor):
     assert output.name == "y"
     assert 0 < output.error_l2 < 1e-5
     assert output.top1 == 1
+
+
+def test_both_ways_of_running_are_compared():
+    model = build("(float[N, 4] x) => (float[N, 4] y) { a = Identity(x) b = Identity(a) y = Sin(b) }")
+    (run,) = (check for check in verify(model, model, provider="cpu").checks if check.name == "runs")
+    assert "without graph optimisation (3 nodes " in run.detail
+    assert "with graph optimisation (1 node " in run.detail
+
+
+def test_a_second_look_tells_bad_luck_from_a_fault(monkeypatch):
+    """Without a measurement of the noise everything seems to fail, until it is measured after all."""
+    monkeypatch.setattr(reference, "DRAWS", (0, 0))
+    text = """(float[N, 64] x) => (float[N, 5] y) <float[64, 64] v, float[64, 5] w> { a = MatMul(x, v) b = Tanh(a) y = MatMul(b, w) }"""
+    model = build(text)
+    g = np.random.default_rng(0).permutation(64)
+    v, w = model.weights["v"].array(), model.weights["w"].array()
+    permuted = with_weights(model, v=v[:, g], w=w[g])
+    assert verify(model, permuted, provider="cpu").ok
+    monkeypatch.setattr(verification, "SECOND_LOOK", 0)
+    assert not verify(model, permuted, provider="cpu").ok
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ wrong in every digit: with a the reference and d = b - a,
 What is allowed is k times the *noise*: the same measure between runs of the original that differ by rounding alone. The
 noise of a few numbers in one run is a matter of luck, so each run is judged by the largest noise of all runs, as far as
 that is less than twice the median (a run may be noisy on its own account, where values overflow), or by its own if that
-is larger. Under that lies a floor of half a unit in the last place: of the whole output for l2, of its largest element for
-peak. Saturated outputs (a one-hot softmax, a clipped image) show no noise, yet may be rounded the other way.
+is larger. Under that lies a floor: every element off by half a unit in the last place, or the largest one by a whole unit.
+Saturated outputs (a one-hot softmax, a clipped image) show no noise, yet may be rounded the other way.
 
 Integers, booleans and strings do not round; they flip, where two classes tie or a value lies on the edge of a step. The
 original shows which elements do: those that flip in any of its noisy runs are free to. Of the others k times as many may
@@ -199,12 +199,13 @@ def _typical(noise: Sequence[float]) -> float:
 
 
 def _floor(a: Array) -> Deviation:
-    """Half a unit in the last place: of the output as a whole, and of its largest element."""
-    half = 0.5 * float(ml_dtypes.finfo(a.dtype).eps)  # type: ignore[no-untyped-call]
+    """Half a unit in the last place for every element, or a whole one for the largest."""
+    ulp = float(ml_dtypes.finfo(a.dtype).eps)  # type: ignore[no-untyped-call]
     x = _wide(a)
     x = x[np.isfinite(x)]
     rms = _rms(x)
-    return Deviation(half, half * float(np.abs(x).max(initial=0.0)) / rms if rms else half)
+    peak = float(np.abs(x).max(initial=0.0)) / rms if rms else 1.0
+    return Deviation(ulp * max(0.5, peak / math.sqrt(max(x.size, 1))), ulp * peak)
 
 
 def _rms(x: Array) -> float:

@@ -160,7 +160,10 @@ def _compare(reference: Reference, grown: Model) -> _Comparison:
         way = "with graph optimisation" if optimised else "without graph optimisation"
         try:
             with opened(path, stage.device, optimised=optimised) as session:
-                placed = ", ".join(f"{nodes} nodes on {name}" for name, nodes in session.placement.items())
+                placed = ", ".join(
+                    f"{nodes} node{'s' if nodes > 1 else ''} on {name}"
+                    for name, nodes in session.placement.items()
+                )
                 told += f"{', ' if told else ''}{way}{f' ({placed})' if placed else ''}"
                 for run, expected in enumerate(references):
                     results = session.run(reference.feeds[run].arrays)
