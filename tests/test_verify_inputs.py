@@ -97,3 +97,11 @@ def test_inputs_that_are_no_tensors_are_refused():
     model = build("(seq(float[N]) xs) => (int64 y) { y = SequenceLength(xs) }")
     with pytest.raises(InvalidRequestError, match="'xs' is no tensor but sequence"):
         signature(load(model.to_proto()))
+
+
+def test_scalars_are_arrays_too():
+    arrays = feed("(float x, int64 ids) => (float y) { y = Relu(x) }", {"x": (), "ids": ()})
+    assert {name: (type(array), array.shape) for name, array in arrays.items()} == {
+        "x": (np.ndarray, ()),
+        "ids": (np.ndarray, ()),
+    }

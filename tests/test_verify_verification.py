@@ -232,6 +232,25 @@ def test_nothing_is_printed_and_nothing_is_left_behind(tmp_path, capfd, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        ("() => (float[2] y) <float[2] w> { y = Relu(w) }", 1),
+        ("(float x) => (float y) { y = Relu(x) }", 9),
+        ("(float[N, 0] x) => (float[N, 0] y) { y = Relu(x) }", 9),
+        ("(string[N] s) => (string[N] y) { y = Identity(s) }", 9),
+        ("(float[N, 3] x) => (bool[N, 3] y, uint8[N, 3] z) { y = Greater(x, x) z = Cast<to = 2>(x) }", 9),
+        ("(float[N, 3] x, int64[K] k) => (float[N, M] y, int64[N, M] i) { y, i = TopK(x, k) }", 9),
+        ("(float[N, 3] x) => (seq(float[N, 3]) y) { y = SequenceConstruct(x, x) }", 9),
+    ],
+)
+def test_odd_models(text, runs):
+    model = build(text)
+    report = verify(model, model, provider="cpu")
+    assert report.ok, str(report)
+    assert len(report.inputs) == runs
+
+
 @pytest.mark.skipif(not cuda_problem(), reason="CUDA answers here")
 def test_cuda_where_there_is_none_is_an_error():
     model = build(TOKENS)

@@ -52,7 +52,9 @@ class Signature:
         """
         scale = SCALES[seed % len(SCALES)]
         arrays = {
-            name: _values(name, dtype, shapes[name], self.roles[name], seed, scale, _steps(shapes))
+            name: np.asarray(
+                _values(name, dtype, shapes[name], self.roles[name], seed, scale, _steps(shapes))
+            )
             for name, dtype in self.dtypes.items()
         }
         sizes = told({name: shapes[name] for name in arrays})

@@ -95,4 +95,5 @@ def _leaves(name: str, result: Any, type_name: str) -> Arrays:
 
 def _one_line(error: Exception) -> str:
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    text = re.sub(r"^Load model from .*? failed: ?", "", text)  # the file may be one of ours
     return text if len(text) <= 300 else f"{text[:297]}..."
