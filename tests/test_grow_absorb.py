@@ -117,6 +117,11 @@ CASES = [
         p = MatMul(x, w) a = Add(p, s) r = Reshape(a, split) t = Transpose <perm=[2, 0, 3, 1, 4]> (r)
         q = Gather(t, zero) k = Gather(t, one) kt = Transpose <perm=[0, 1, 3, 2]> (k) y = MatMul(q, kt) }""",
     ),
+    Case(
+        "a product with moved weights that are read otherwise, too",
+        """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[3, 6] w> {
+            a = MatMul(x, v) t = Transpose(w) m = ReduceMax <axes=[1], keepdims=0> (t) g = Mul(a, m) y = MatMul(g, t) }""",
+    ),
     Case("a bend that no scale passes", summed("b = Tanh(a)"), ("Mul",)),
     Case("a bend and a shift by a number", summed("b = Add(a, s)", "double s = {0.7}"), ("Mul",)),
     Case(

@@ -26,10 +26,11 @@ def literal(model: Model, name: str) -> list[int]:
 
 def test_literals_are_regenerated_in_place_but_not_what_is_inferred_or_copied() -> None:
     text = between(
-        "r = Reshape(a, split) e = Relu(r) b = Reshape(e, back)",
-        "int64[3] split = {-1, 2, 3}, int64[2] back = {0, 6}",
+        "k = Reshape(a, same) r = Reshape(k, split) e = Relu(r) b = Reshape(e, back)",
+        "int64[3] same = {0, 0, 1}, int64[3] split = {-1, 2, 3}, int64[2] back = {0, 6}",
     )
     model, grown = grow(text, a=3, **{"a:2": 5})
+    assert literal(grown, "same") == [0, 0, 1]
     assert literal(grown, "split") == [-1, 3, 5]
     assert literal(grown, "back") == [0, 15]
     assert list(grown.weights) == list(model.weights)
