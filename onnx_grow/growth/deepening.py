@@ -17,7 +17,7 @@ from onnx_grow.growth.insertion import Prefixes
 from onnx_grow.growth.places import Place, Survey, choose, skipped
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.residual import insert_residual
-from onnx_grow.model import Draft, Model
+from onnx_grow.model import Draft, Model, inlined
 from onnx_grow.shapes import Shapes
 from onnx_grow.shapes import infer as infer_shapes
 
@@ -56,6 +56,7 @@ def deepen(
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can be inserted as
     asked, with reasons that name nodes.
     """
+    model = inlined(model)
     survey, plan = _planned(model, after, every, scheme, calibration, seed, shapes)
     return _applied(model, plan, survey.flow)
 
@@ -74,11 +75,12 @@ def plan_deepen(
 
     The plan holds the statistics of the forward pass, so applying it needs no data.
     """
-    return _planned(model, after, every, scheme, calibration, seed, shapes)[1]
+    return _planned(inlined(model), after, every, scheme, calibration, seed, shapes)[1]
 
 
 def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
     """Do what a plan says. Raises InvalidRequestError when the plan does not fit the model."""
+    model = inlined(model)
     return _applied(model, plan, Dataflow(model))
 
 

@@ -11,7 +11,7 @@ from onnx_grow.growth.constants import Refusal
 from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, check, solve
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.rewrite import rewrite
-from onnx_grow.model import Model
+from onnx_grow.model import Model, inlined
 from onnx_grow.operators import RULES
 from onnx_grow.shapes import infer as infer_shapes
 
@@ -81,6 +81,7 @@ def apply_widen(model: Model, plan: WidenPlan) -> Model:
 
 
 def _analyse(model: Model, shapes: InputShapes | None) -> Analysis:
+    model = inlined(model)
     return infer(model, infer_shapes(model, shapes or None), RULES)
 
 

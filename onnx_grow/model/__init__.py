@@ -7,6 +7,7 @@ edited is unchanged by construction; the writer streams one weight at a time and
 from __future__ import annotations
 
 from onnx_grow.model.draft import Draft
+from onnx_grow.model.functions import inlined
 from onnx_grow.model.loader import load
 from onnx_grow.model.model import Model
 from onnx_grow.model.topology import Topology
@@ -23,6 +24,7 @@ __all__ = [
     "Typed",
     "Weight",
     "dtype_name",
+    "inlined",
     "load",
     "raw_length",
     "save",

@@ -1,0 +1,21 @@
+"""Model-local functions, written out where they are called: their nodes are then nodes like any other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx import inliner
+
+from onnx_grow.model.model import Model
+
+__all__ = ["inlined"]
+
+
+def inlined(model: Model) -> Model:
+    """The same model without calls of local functions; a model that has none is returned as it is.
+
+    A function of another operator set than the model's stays a call.
+    """
+    if not model.skeleton.functions:
+        return model
+    return replace(model, skeleton=inliner.inline_local_functions(model.skeleton))
