@@ -7,11 +7,15 @@ import pytest
 from graphs import assert_grows, assert_same, between, build, feeds, operators, planned, run
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 
+from onnx_grow.axes.equations import Node, Rule
 from onnx_grow.axes.table import KINDS
+from onnx_grow.errors import NothingToGrowError
+from onnx_grow.growth import widening
 from onnx_grow.growth.provenance import history
 from onnx_grow.growth.recipes import Grown
 from onnx_grow.growth.widening import inspect, widen
 from onnx_grow.model import Model, load, save
+from onnx_grow.operators import RULES
 
 RESIDUAL = """(float[2, 3, 6, 6] x) => (float[2, 4] y)
     <float[6, 3, 3, 3] v, float[6] positive, float[6] s, float[6] t, float[6] m, float[4, 6, 3, 3] k1, float[6, 4, 3, 3] k2,
@@ -287,3 +291,17 @@ def test_inspecting_a_grown_model_shows_the_same_axes() -> None:
     before = {row.name: (row.kind, row.constraint, row.writers, row.readers) for row in inspect(model)}
     after = {row.name: (row.kind, row.constraint, row.writers, row.readers) for row in inspect(widen(model))}
     assert before == after
+
+
+def test_a_rule_that_forgets_a_size_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line of defence: shapes of the grown model are inferred afresh and compared with those the algebra predicts."""
+
+    def forgetful(node: Node) -> None:
+        node.set(0, node.input(0))
+
+    monkeypatch.setattr(widening, "RULES", {**RULES, ("", "Reshape"): Rule(forgetful)})
+    model = build(between("b = Reshape(a, shape) r = Relu(b)", "int64[2] shape = {-1, 6}"))
+    with pytest.raises(
+        NothingToGrowError, match=r"Reshape 'b' would give shape \[\d+, 6\] where \[7, 12\] is due"
+    ):
+        widen(model)
