@@ -29,9 +29,11 @@ DenseRelu (a, w, b) => (c)
 def calling() -> og.Model:
     proto = onnx.parser.parse_model(TEXT)
     rng = np.random.default_rng(0)
-    for tensor in proto.graph.initializer:
-        values = rng.standard_normal(tuple(tensor.dims)).astype(np.float32)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    for value in proto.graph.value_info:
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        values = rng.standard_normal(shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values, value.name))
+    del proto.graph.value_info[:]
     return og.load(proto)
 
 
