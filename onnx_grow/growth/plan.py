@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
@@ -128,20 +129,20 @@ def solve(
     for axis, reason in _compounding(analysis, wanted, table, names, request):
         skipped[names[axis]] = reason
         del wanted[axis]
-    for axis in list(wanted):
-        if axis.uniform and wanted[axis] % axis.size:
-            who = ", ".join(axis.statistics)
-            skipped[names[axis]] = (
-                f"{who} takes statistics over it, so it grows by whole factors only; {wanted[axis]} is no multiple of {axis.size}"
-            )
-            del wanted[axis]
+    uneven = [axis for axis, size in wanted.items() if axis.uniform and size % axis.size]
+    for axis in uneven:
+        who = ", ".join(axis.statistics)
+        skipped[names[axis]] = (
+            f"{who} takes statistics over it, so it grows by whole factors only; {wanted[axis]} is no multiple of {axis.size}"
+        )
+        del wanted[axis]
     for axis, reason in _untied(analysis, wanted):
         skipped[names[axis]] = reason
         del wanted[axis]
     if not wanted:
-        raise NothingToGrowError(
-            _nothing(table, asked, skipped), hint="onnx-grow inspect lists every axis and why it stays"
-        )
+        whole = f"--factor {math.ceil(request.factor)} is a whole factor"
+        hint = whole if uneven else "onnx-grow inspect lists every axis and why it stays"
+        raise NothingToGrowError(_nothing(table, asked, skipped), hint=hint)
     growths = tuple(
         AxisGrowth(row.name, row.kind, row.size, wanted[table.axes[row.name]])
         for row in table
