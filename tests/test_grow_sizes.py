@@ -64,6 +64,15 @@ def test_slices_cuts_and_negative_ends() -> None:
     assert literal(grown, "to") == [-1]
 
 
+def test_ends_that_move_by_themselves_stay() -> None:
+    text = """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[4, 3] t, int64[1] from = {2},
+        int64[1] to = {9223372036854775807}, int64[1] one = {1}> {
+        a = MatMul(x, v) b = Slice(a, from, to, one) y = MatMul(b, t) }"""
+    _, grown = grow(text, a=3)
+    assert literal(grown, "from") == [3]
+    assert literal(grown, "to") == [2**63 - 1]
+
+
 def test_new_sizes_arrive_where_shapes_are_put_together() -> None:
     text = between(
         """s = Shape(x) n = Gather(s, first) m = Unsqueeze(n, zero) split = Concat <axis=0> (m, two, three) r = Reshape(a, split)

@@ -125,7 +125,8 @@ RESHAPE = [
     ),
     Case(
         "flatten: negative axis",
-        between("u = Unsqueeze(a, one) b = Flatten <axis=-2> (u)", "int64[1] one = {1}"),
+        """(double[2, 3, 4] x) => (double[6, 3] y) <double[4, 6] v, double[6, 3] w> {
+        a = MatMul(x, v) b = Flatten <axis=-1> (a) y = MatMul(b, w) }""",
     ),
     Case(
         "flatten: all in front",
