@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_grow.axes.table import KINDS
 from onnx_grow.errors import NothingToGrowError
-from onnx_grow.growth.widening import inspect, widen
+from onnx_grow.growth.widening import inspect, plan_widen, widen
 from onnx_grow.model import Model, load
 
 
@@ -185,6 +185,23 @@ def test_a_node_without_name_and_results_has_a_name_for_people() -> None:
         *(helper.make_node(*node) for node in nodes), v=DRAWN.normal(size=(4, 6)), w=DRAWN.normal(size=(6, 3))
     )
     assert inspect(model)["a"].readers == ("Relu", "y")
+
+
+def test_refusals_are_told_in_the_order_of_the_graph() -> None:
+    """They came in the order of the axes' places in memory, and the plan, which the file holds, with them."""
+    model = build(
+        """(double[N, T, 4] x) => (double[N, T, 3] y) <double[4, 20] v, double[4, 6] u, double[6, 3] w, double[2, 3] p, double[3, 3] q,
+            double[4, 3] r, double[5, 3] s, double[6, 3] t> {
+            h = MatMul(x, u) i = MatMul(h, w) a = MatMul(x, v) n = Size(a) m = Cast <to = 11> (n) k = Div(a, m)
+            b, c, d, e, f = Split <axis = 2, split = [2, 3, 4, 5, 6]> (k)
+            b1 = MatMul(b, p) c1 = MatMul(c, q) d1 = MatMul(d, r) e1 = MatMul(e, s) f1 = MatMul(f, t)
+            y = Sum(b1, c1, d1, e1, f1, i) }""",
+        opset=11,
+    )
+    for _ in range(3):
+        plan = plan_widen(model)
+        assert [growth.name for growth in plan.axes] == ["h"]
+        assert [name for name, _ in plan.skipped] == ["a", "a:2", "a:3", "a:4", "a:5"]
 
 
 DRAWN = np.random.default_rng(0)

@@ -118,7 +118,7 @@ def _settle(
             return plan, rewrite(analysis, table.axes, plan, provenance(model, plan.to_json()))
         except Refusal as refusal:
             growing = {table.axes[growth.name]: growth.name for growth in growths}
-            blamed = growing.keys() & set(refusal.axes) or growing.keys()
-            for axis in blamed:
+            blamed = [axis for axis in growing if axis in refusal.axes] or list(growing)
+            for axis in blamed:  # in the plan's order, which makes the same bytes of the same model
                 axis.reasons[refusal.reason] = None
                 refused[growing[axis]] = refusal.reason
