@@ -122,6 +122,7 @@ CASES = [
         """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[3, 6] w> {
             a = MatMul(x, v) t = Transpose(w) m = ReduceMax <axes=[1], keepdims=0> (t) g = Mul(a, m) y = MatMul(g, t) }""",
     ),
+    Case("a number by a tensor", summed("b = Div(s, a)", "double s = {0.7}"), ("Mul",)),
     Case("a bend that no scale passes", summed("b = Tanh(a)"), ("Mul",)),
     Case("a bend and a shift by a number", summed("b = Add(a, s)", "double s = {0.7}"), ("Mul",)),
     Case(

@@ -33,6 +33,18 @@ CASES = [
         pictured("b, mean, var = BatchNormalization <training_mode=1> (a, s, t, m, positive)", VECTORS),
         opset=15,
     ),
+    Case(
+        "batch: training mode, over channels",
+        between(
+            """r = Reshape(a, split) n, mean, var = BatchNormalization <training_mode=1> (r, s, t, m, positive)
+            b = Reshape(n, back)""",
+            """float[2] s, float[2] t, float[2] m, float[2] positive, int64[3] split = {0, 2, 3},
+            int64[2] back = {0, -1}""",
+            dtype="float",
+        ),
+        "a ~a:2",
+        opset=15,
+    ),
     Case("instance", pictured("b = InstanceNormalization(a, s, t)", "float[6] s, float[6] t")),
     Case(
         "instance: a group norm in disguise",
