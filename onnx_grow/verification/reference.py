@@ -17,6 +17,7 @@ from onnx_grow.verification.inputs import Feed, signature
 from onnx_grow.verification.noise import jittered, jittered_feed
 from onnx_grow.verification.promotion import promoted, uses_bfloat16
 from onnx_grow.verification.providers import Device
+from onnx_grow.verification.reordering import reordered
 from onnx_grow.verification.sessions import Arrays, RunError, opened
 from onnx_grow.verification.trials import Trials, is_small, made_up
 
@@ -75,9 +76,9 @@ class Reference:
         return [arrays[name] for arrays in self.plain if name in arrays]
 
     def shake(self) -> None:
-        """Run the original once more, its weights and inputs moved by rounding noise, and learn from it."""
+        """Run the original once more, its values moved by rounding noise and its sums in another order, and learn from it."""
         self.draws += 1
-        moved = self.stage.file(jittered(self.model, self.draws), "moved")
+        moved = self.stage.file(jittered(reordered(self.model, self.draws), self.draws), "moved")
         try:
             with opened(moved, self.stage.device, optimised=False) as session:
                 self.learn([session.run(jittered_feed(feed.arrays, self.draws)) for feed in self.feeds])
