@@ -49,9 +49,9 @@ def test_a_plan_by_factor() -> None:
     assert sizes(plan(CHAIN, factor=1.01)) == {"enc_in": 7, "enc_out": 6}
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.5, 0, -2, float("nan"), float("inf")])
+@pytest.mark.parametrize("factor", [1.0, 0.5, 0, -2, float("nan"), float("inf"), "2"])
 def test_factors_that_do_not_grow(factor: float) -> None:
-    with pytest.raises(InvalidRequestError, match="the factor must be greater than 1"):
+    with pytest.raises(InvalidRequestError, match="must be a number greater than 1"):
         plan(CHAIN, factor=factor)
 
 
@@ -308,3 +308,9 @@ def test_shapes_of_inputs_left_open() -> None:
     assert made.inputs == {"x": (2, 4)}
     with pytest.raises(InvalidRequestError):
         inspect(build(CHAIN), shapes={"x": (2, 5)})
+
+
+@pytest.mark.parametrize("asked", [{"factor": 1e9}, {"widths": {"*": 1 << 21}}])
+def test_nobody_means_a_billion_channels(asked) -> None:
+    with pytest.raises(InvalidRequestError, match="1,048,576 is the most"):
+        plan(CHAIN, **asked)

@@ -444,3 +444,15 @@ def test_a_killed_process_leaves_the_old_or_the_new_model(
             assert any(file.exists() for file in left), "what is missing lies in the hidden folder"
             save(model(1), path, external=external, force=True)
     assert outcomes == {1.0, 2.0}
+
+
+def test_a_disk_without_room_is_told_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(
+        onnx.parser.parse_model(
+            '<ir_version: 9, opset_import: ["" : 18]> g (float[2] x) => (float[2] y) <float[2] b = {1, 2}> { y = Add (x, b) }'
+        )
+    )
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+    with pytest.raises(OutputError, match=r"the disk has .* GB left"):
+        save(model, tmp_path / "out.onnx")
+    assert not list(tmp_path.iterdir())

@@ -53,7 +53,7 @@ class AxisInfo:
         return self.parameters // self.size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AxisTable:
     """The axes of a model that weights have, in graph order.
 
@@ -73,8 +73,10 @@ class AxisTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, name: str) -> AxisInfo:
-        """The axis of that name. Raises KeyError when there is none."""
+    def __getitem__(self, name: str | int) -> AxisInfo:
+        """The axis of that name, or at that position. Raises KeyError or IndexError when there is none."""
+        if isinstance(name, int):
+            return self.rows[name]
         for row in self.rows:
             if row.name == name:
                 return row
@@ -98,6 +100,9 @@ class AxisTable:
             "refused": list(self.refused),
             "axes": [{**asdict(row), "growable": row.growable} for row in self.rows],
         }
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         rows = [("axis", "kind", "size", "grows", "parameters", "why not")]

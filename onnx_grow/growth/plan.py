@@ -17,6 +17,8 @@ from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 
 Scheme = Literal["split", "copy", "noise"]
+MOST_CHANNELS = 1 << 20
+"""No network is wider; whoever asks for more mistyped."""
 DEFAULT_KINDS = ("hidden", "residual", "embedding", "state")
 
 
@@ -105,10 +107,10 @@ class Request:
 
     def check(self) -> None:
         """Raise InvalidRequestError for a factor that does not grow and for kinds that do not exist."""
-        if not 1.0 < self.factor < float("inf"):
+        if not isinstance(self.factor, int | float) or not 1.0 < self.factor < float("inf"):
             raise InvalidRequestError(
-                f"the factor must be greater than 1, and {self.factor:g} is not",
-                hint="--factor 2 doubles every width",
+                f"the factor must be a number greater than 1, and {self.factor!r} is not",
+                hint="2 doubles every width",
             )
         for kind in self.kinds:
             if kind not in KINDS:
@@ -195,8 +197,13 @@ def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[Ax
             raise InvalidRequestError(
                 f"axis {row.name!r} has {row.size} channels; a width of {width} would not grow it"
             )
+        new_size = width or max(row.size + 1, round(row.size * request.factor))
+        if new_size > MOST_CHANNELS:
+            raise InvalidRequestError(
+                f"axis {row.name!r} would get {new_size:,} channels; {MOST_CHANNELS:,} is the most"
+            )
         if row.growable:
-            sizes[row.name] = width or max(row.size + 1, round(row.size * request.factor))
+            sizes[row.name] = new_size
         elif width is not None or request.only:
             skipped[row.name] = row.reasons[0]
     return sizes, asked, skipped

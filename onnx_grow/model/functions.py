@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from onnx import inliner
 
+from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model.model import Model
 
 __all__ = ["inlined"]
@@ -14,8 +15,12 @@ __all__ = ["inlined"]
 def inlined(model: Model) -> Model:
     """The same model without calls of local functions; a model that has none is returned as it is.
 
-    A function of another operator set than the model's stays a call.
+    A function of another operator set than the model's stays a call. Raises InvalidRequestError for what is no `Model`.
     """
+    if not isinstance(model, Model):
+        raise InvalidRequestError(
+            f"a {type(model).__name__} is not a model", hint="onnx_grow.load makes one of it"
+        )
     if not model.skeleton.functions:
         return model
     return replace(model, skeleton=inliner.inline_local_functions(model.skeleton))

@@ -19,7 +19,7 @@ from onnx_grow.model.writer import filled
 __all__ = ["Model"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """An ONNX model whose weights are not in memory. Immutable: nobody edits the skeleton or the mapping.
 
@@ -32,6 +32,10 @@ class Model:
     weights: Mapping[str, Weight]
     path: Path | None = None
     data_files: tuple[Path, ...] = ()
+
+    def __repr__(self) -> str:
+        name = self.path.name if self.path else self.skeleton.graph.name
+        return f"Model({name}: {len(self.skeleton.graph.node):,} nodes, {self.parameters:,} parameters)"
 
     def topology(self) -> Topology:
         """The graph as GraphSurgeon sees it, for reading; fresh at each call."""

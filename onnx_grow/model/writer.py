@@ -92,6 +92,7 @@ def staged(
     try:
         with _translated(target):
             folder.mkdir(mode=0o700)
+            layout.check_room(folder)
             layout.write(folder, progress)
         yield pending
     finally:
@@ -201,8 +202,21 @@ class _Layout:
     def names(self) -> list[str]:
         return [f"{self.name}.data", self.name] if self.data else [self.name]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(weight.nbytes for _, weight in self.data) + sum(map(_length, self.pieces))
+
+    def check_room(self, folder: Path) -> None:
+        """Raise OutputError before the long work where the disk cannot hold the result."""
+        free = shutil.disk_usage(folder).free
+        if self.nbytes > free:
+            raise OutputError(
+                f"{self.name} would take {self.nbytes / 1e9:,.1f} GB, and the disk has {free / 1e9:,.1f} GB left",
+                hint="free some space or write elsewhere",
+            )
+
     def write(self, folder: Path, progress: Progress | None) -> None:
-        total = sum(weight.nbytes for _, weight in self.data) + sum(map(_length, self.pieces))
+        total = self.nbytes
         done = 0
 
         def written(count: int) -> None:
