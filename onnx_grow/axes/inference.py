@@ -81,7 +81,8 @@ class _Walk:
 
     def inputs(self) -> None:
         for name in self.topology.inputs:
-            self.dims[name] = self._frozen(name, f"it is a dimension of the model's input '{name}'")
+            if name in self.shapes.shape:  # lists and optional values have none
+                self.dims[name] = self._frozen(name, f"it is a dimension of the model's input '{name}'")
 
     def node(self, index: int) -> None:
         proto = self.topology.proto(index)

@@ -230,7 +230,10 @@ def _mask(node: Node, i: int, heads: _Heads) -> None:
     """What is added to the scores, with one or all heads."""
     if not node.has(i):
         return
-    *_, rows, columns = dims = node.input(i)
+    dims = node.input(i)
+    if len(dims) < 2:
+        raise Unsupported("its mask has one dimension")
+    *_, rows, columns = dims
     node.freeze(rows, _COMPARED)
     node.freeze(columns, _COMPARED)
     if len(dims) > 2 and size(dims[-3]) > 1:
