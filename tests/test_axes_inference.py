@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 from graphs import build
+from onnx.backend.test.case.node import collect_testcases
 
 from onnx_grow.axes.algebra import leaves, resolve
 from onnx_grow.axes.equations import Rule
 from onnx_grow.axes.inference import Analysis, infer
-from onnx_grow.model import Model
+from onnx_grow.growth.widening import inspect
+from onnx_grow.model import Model, load
 from onnx_grow.operators import RULES
 from onnx_grow.shapes import infer as infer_shapes
 
@@ -158,3 +160,18 @@ def test_deep_graphs(length: int) -> None:
     chain = " ".join(f"h{k + 1} = Relu(h{k})" for k in range(length))
     text = f"(double[2, 4] x) => (double[2, 3] y) <double[4, 6] v, double[6, 3] w> {{ h0 = MatMul(x, v) {chain} y = MatMul(h{length}, w) }}"
     assert reasons(analysed(build(text)), f"h{length}") == []
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_every_operator_of_onnx_is_analysed_without_surprise() -> None:
+    """ONNX's own single-node models, one of each form: rules describe a node, or give up with a reason."""
+    forms = {
+        tuple(
+            (node.op_type, len(node.input), len(node.attribute)) for node in case.model.graph.node
+        ): case.model
+        for case in collect_testcases(None)
+        if case.model is not None and not case.name.endswith("_expanded")
+    }
+    for model in forms.values():
+        inspect(load(model))
+    assert len({node.op_type for model in forms.values() for node in model.graph.node}) > 180
