@@ -87,6 +87,13 @@ CASES = [
         "a",
     ),
     Case(
+        "two factors of one dimension of a weight are summed, and both grow",
+        """(double[N, 4] x) => (double[N, 5] y) <double[4, 2, 3] v, double[6, 5] u, int64[3] s> {
+            a = Einsum <equation = "nd,dhk->nhk"> (x, v) b = Tanh(a) w = Reshape(u, s) y = Einsum <equation = "nhk,hkd->nd"> (b, w) }""",
+        "a a:2",
+        {"s": np.array([2, 3, 5])},
+    ),
+    Case(
         "a scale finds its letter among the operands of an Einsum",
         """(double[N, 4] x) => (double[N] y) <double[4, 4, 8] v, double[8] s> {
             a = Einsum <equation = "na,abz,z->bnz"> (x, v, s) b = Relu(a) y = ReduceL2 <axes = [0, 2], keepdims = 0> (b) }""",

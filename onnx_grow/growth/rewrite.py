@@ -24,7 +24,7 @@ from onnx_grow.growth.absorb import (
 )
 from onnx_grow.growth.constants import FLOATS, Constants, Refusal
 from onnx_grow.growth.plan import WidenPlan
-from onnx_grow.growth.recipes import Grown, Scale, Share
+from onnx_grow.growth.recipes import Grown, Scale, Share, Split
 from onnx_grow.growth.sizes import Sizes
 from onnx_grow.model import Draft, Inline, Model, Weight
 from onnx_grow.shapes import infer as infer_shapes
@@ -51,10 +51,19 @@ def rewrite(
 
 @dataclass
 class _Use:
-    """What happens to a constant where one input reads it."""
+    """What happens to a constant where one input reads it: its dimensions are copied by `maps`, shared and scaled.
+
+    `summed` is, for each dimension that is shared, what is summed of it.
+    """
 
     maps: tuple[Indices | None, ...]
-    steps: list[Share | Scale] = field(default_factory=list)
+    summed: dict[int, Dim] = field(default_factory=dict)
+    shares: dict[int, Share] = field(default_factory=dict)
+    scales: list[Scale] = field(default_factory=list)
+
+    @property
+    def steps(self) -> list[Share | Scale]:
+        return [*self.shares.values(), *self.scales]
 
     @property
     def unchanged(self) -> bool:
@@ -127,20 +136,20 @@ class _Rewrite:
         insert_scale(self.analysis, self.constants, contraction.node, i, factors)
 
     def _share(self, weight: Held, contraction: Contraction) -> None:
-        use = (weight.node, weight.input)
+        place = (weight.node, weight.input)
+        use, dims = self.uses[place], self.analysis.uses[place]
         for d in weight.dims:
-            classes = self._classes(self.analysis.uses[use][d], contraction.over)
-            if weight.quantized:
-                step = Share(d, classes, "first", fill=self.analysis.said.zeros.get(use) or 0)
-                self.uses[use].steps.append(step)
-            elif contraction.power == -1.0:
-                # Unequal parts sum exactly; thirds in half precision would be too coarse for a product in single.
-                unequal = self.plan.scheme == "split" or weight.narrow
-                step = Share(d, classes, "unequal" if unequal else "equal")
-                self.uses[use].steps.append(step)
-            else:
-                factors = along(_counts(classes) ** contraction.power, d, len(self.analysis.uses[use]))
-                self.uses[use].steps.append(Scale(factors))
+            if contraction.power != -1.0:
+                counts = _counts(self._classes(dims[d], contraction.over))
+                use.scales.append(Scale(along(counts**contraction.power, d, len(dims))))
+                continue
+            # Of several factors of one dimension that are summed, the copies share together.
+            use.summed[d] = (*use.summed.get(d, ()), *contraction.over)
+            classes = self._classes(dims[d], use.summed[d])
+            # Unequal parts sum exactly; thirds in half precision would be too coarse for a product in single.
+            unequal = self.plan.scheme == "split" or weight.narrow
+            split: Split = "first" if weight.quantized else "unequal" if unequal else "equal"
+            use.shares[d] = Share(d, classes, split, fill=self.analysis.said.zeros.get(place) or 0)
 
     def _concentrate(self, dilution: Dilution) -> None:
         """Undo a dilution in the weights that read the result, or right behind it where there is another reader."""
@@ -159,7 +168,7 @@ class _Rewrite:
             insert_after(self.analysis, self.constants, dilution.node, factor)
             return
         for node, i in weights:
-            self.uses[node, i].steps.append(Scale(np.full((1,) * len(self.analysis.uses[node, i]), factor)))
+            self.uses[node, i].scales.append(Scale(np.full((1,) * len(self.analysis.uses[node, i]), factor)))
 
     def _reading_weight(self, place: tuple[int, int], position: int) -> tuple[int, int] | None:
         """The weight (node, input) that a reader contracts this dimension of its input with."""
@@ -182,7 +191,7 @@ class _Rewrite:
             np.zeros(n, np.int64) if g is None and n > 1 and size(dim) == 1 else g
             for g, n, dim in zip(use.maps, found.factors.shape, dims, strict=True)
         )
-        use.steps.append(Scale(found.factors))
+        use.scales.append(Scale(found.factors))
 
     def _factors(self, contraction: Contraction, i: int, d: int) -> Factors:
         dims = self.analysis.input_dims(contraction.node, i)
