@@ -94,6 +94,17 @@ CASES = [
         {"s": np.array([2, 3, 5])},
     ),
     Case(
+        "one half of rotated channels is compared",
+        """(float[2, 5, 8] x) => (float[2, 5, 5] y) <float[8, 16] q, float[8, 8] k, int64[4] s, int64[4] t, float[5, 4] c, float[5, 4] d> {
+            p = Constant <value = int64[1] {0}> () h = MatMul(x, q) b = Reshape(h, s) e = Transpose <perm = [0, 2, 1, 3]> (b)
+            r = com.microsoft.RotaryEmbedding(e, p, c, d) f, g = Split <axis = 3, num_outputs = 2> (r)
+            l = MatMul(x, k) m = Reshape(l, t) n = Transpose <perm = [0, 2, 3, 1]> (m) o = Tanh(n)
+            z = MatMul(f, o) a = Constant <value = int64[1] {1}> () y = ReduceMax <keepdims = 0> (z, a) }""",
+        "h h:2",
+        {"s": np.array([0, 0, 2, 8]), "t": np.array([0, 0, 2, 4])},
+        opset=18,
+    ),
+    Case(
         "a scale finds its letter among the operands of an Einsum",
         """(double[N, 4] x) => (double[N] y) <double[4, 4, 8] v, double[8] s> {
             a = Einsum <equation = "na,abz,z->bnz"> (x, v, s) b = Relu(a) y = ReduceL2 <axes = [0, 2], keepdims = 0> (b) }""",

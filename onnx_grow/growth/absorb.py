@@ -276,6 +276,21 @@ class Absorption:
                 moves.append((k, scale.reshape([varying.get(letter, 1) for letter in letters])))
         return [moves]
 
+    def _rotary(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        """Channels turn in pairs, each of which must be scaled alike."""
+        proto = self.analysis.topology.proto(node)
+        half = self.shape(node, 2 if proto.domain else 1)[-1]
+        if factors.shape[-1] > 1:
+            if _attribute(proto, "rotary_embedding_dim", 0) or factors.shape[-1] % (2 * half):
+                return None
+            interleaved = _attribute(proto, "interleaved", 0)
+            pairs = (
+                factors.reshape(-1, half, 2) if interleaved else factors.reshape(-1, 2, half).swapaxes(1, 2)
+            )
+            if (pairs[..., 0] != pairs[..., 1]).any():
+                return None
+        return [[(0, factors)]]
+
     def _conv(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
         proto = self.analysis.topology.proto(node)
         transposed = proto.op_type == "ConvTranspose"
@@ -311,6 +326,7 @@ _BACKWARD: dict[str, _Backward] = {
     "MatMul": Absorption._matmul,
     "Gemm": Absorption._gemm,
     "Einsum": Absorption._einsum,
+    "RotaryEmbedding": Absorption._rotary,
     **dict.fromkeys(("Conv", "ConvTranspose"), Absorption._conv),
     **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), Absorption._parameters),
     **dict.fromkeys(
