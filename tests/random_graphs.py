@@ -426,6 +426,29 @@ def gemm(g: Graph, x: Value) -> Value | None:
     return g.node("Gemm", inputs, (m, fixed(n)), transA=trans_a or None, transB=trans_b or None, **scale)
 
 
+def two_at_once(g: Graph, x: Value) -> Value | None:
+    """A weight with two new dimensions, and one that sums both, which may be stored flat."""
+    if g.opset < 12 or not 1 <= x.rank <= 3 or not is_fixed(x.shape[-1]):
+        return None
+    letters = "abc"[: x.rank]
+    k, y, z = x.shape[-1], fixed(g.choices.pick((2, 3))), fixed(g.choices.pick((3, 2, 4)))
+    order = g.choices.pick(("yz", "zy"))
+    sizes = {"y": y, "z": z}
+    out = (*x.shape[:-1], *(sizes[letter] for letter in order))
+    weight = g.weight((k[0], y[0], z[0]), k[0])
+    both = g.node("Einsum", [x, weight], out, equation=f"{letters},{letters[-1]}yz->{letters[:-1]}{order}")
+    both = unary(g, both)
+    if g.choices.below(2):
+        return both
+    n = g.choices.pick(WIDTHS)
+    last = g.weight((y[0], z[0], n), y[0] * z[0])
+    if g.choices.below(2):
+        flat = g.constant(g.rng.normal(0, 0.3, (y[0] * z[0], n)).astype(g.dtype))
+        last = g._emit("Reshape", [flat, g.integers((y[0], z[0], n))])
+    equation = f"{letters[:-1]}{order},yzn->{letters[:-1]}n"
+    return g.node("Einsum", [both, last], (*x.shape[:-1], fixed(n)), equation=equation)
+
+
 def einsum(g: Graph, x: Value) -> Value | None:
     """Some fixed dimensions summed with a weight, some kept on it, in any order; or with a third operand."""
     if g.opset < 12 or not 1 <= x.rank <= 4:
@@ -1379,7 +1402,7 @@ BLOCKS: tuple[Block, ...] = (
     split_dim, split_dim, merge_dims, merge_dims, any_reshape, flatten, squeeze, unsqueeze, shuffle, concat, concat, split, split,
     slices, halved, gather, attention_operator, contributed, pad, tile, expand, space_depth, attention, attention, scaled_by_size,
     filled, positions, recurrent, squeeze_excite, branch, without_rule, learned, repeated_heads, rotary, channels_last,
-    pixel_shuffle, outer_product, several, pooled_by_weights,
+    pixel_shuffle, outer_product, several, pooled_by_weights, two_at_once,
 )  # fmt: skip
 INPUTS: tuple[tuple[str | int, ...], ...] = (
     ("N", 4), ("N", "T", 6), ("N", 3, "H", "W"), ("N", 4, 8, 6), ("N", 6, "T"), ("T", "N", 4), ("N", "H", "W", 3), (1, 4, 6, 6),
@@ -1598,12 +1621,16 @@ def _only_rounding(taken: Sequence[int], request: Request, which: dict[str, Any]
     Request.of(choices)
     graph, proto = random_graph(choices, np.float64)
     model = load(proto)
-    grown = request.widen(model, **which)
     feeds = graph.feeds(0)
     with np.errstate(all="ignore"):
-        wanted = ReferenceEvaluator(proto).run(None, feeds)
-        for result in (grown, _twice(request, grown)):
-            found = ReferenceEvaluator(result.to_proto()).run(None, feeds)
+        try:
+            grown = request.widen(model, **which)
+            wanted = ReferenceEvaluator(proto).run(None, feeds)
+            others = (grown, _twice(request, grown))
+            results = [ReferenceEvaluator(other.to_proto()).run(None, feeds) for other in others]
+        except Exception:  # operators that exist in single precision only prove nothing
+            return False
+        for found in results:
             for y, old in zip(found, wanted, strict=True):
                 if y.shape != old.shape or not np.abs(y - old).max(initial=0) <= 1e-8 * max(
                     np.abs(old).max(initial=0), 1e-2
@@ -1667,7 +1694,8 @@ def _expected(
         ]
     except Exception:  # sizes that this graph does not take
         return None
-    floor = 1e-5 if graph.dtype == np.float32 else 1e-9
+    # Pictures are large at the sizes of inference, and sums over all of one in single precision accordingly bad.
+    floor = 1e-9 if graph.dtype == np.float64 else 1e-5 if isinstance(setting, int) else 1e-3
     tolerances = []
     for k, y in enumerate(plain):
         size = float(np.abs(y).max(initial=0))
