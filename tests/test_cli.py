@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,11 +17,12 @@ import click
 import numpy as np
 import onnx
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_grow.axes.table import KINDS
-from onnx_grow.cli import main, options
+from onnx_grow.cli import main, options, screen
 from onnx_grow.errors import DeviceUnavailableError
 from onnx_grow.report.figures import count, printable, size
 from onnx_grow.verification import Check, Report, choose
@@ -195,6 +198,97 @@ class TestTheMainJob:
         assert files(folder) == ["data.npz", "model-wide.onnx", "model.onnx"]
 
 
+class TestTheSummary:
+    def test_the_check_can_be_repeated_as_it_was(self, folder: Path) -> None:
+        np.savez("my data.npz", x=np.ones((2, 3, 8, 8), np.float32))
+        for arguments in (
+            ["--inputs", "my data.npz", "--shape", "x:2,3,8,8", "--provider", "cpu"],
+            ["--scheme", "noise", "--noise", "0.05"],
+        ):
+            result = run("widen", "model.onnx", "--force", *arguments)
+            line = next(line for line in result.stdout.splitlines() if line.startswith("check again"))
+            words = shlex.split(line.removeprefix("check again"))
+            again = run(*words[1:])
+            assert again.exit_code == 0, again.output
+        result = run("widen", "model.onnx", "--force", "--no-verify", "--inputs", "my data.npz")
+        assert "model.onnx model-wide.onnx '--inputs=my data.npz'" in result.stdout
+        assert "not verified (--no-verify)" in result.stdout
+
+    def test_the_ratio_is_of_the_two_numbers_beside_it(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        room = import_module("onnx_grow.verification")
+        honest = room.verify
+
+        def measured(*args: object, **options: object) -> Report:
+            report: Report = honest(*args, **options)
+            pairs = {"error_l2": 1e-7, "noise_l2": 2e-7, "error_max": 6e-7, "noise_max": 3e-7, "ratio": 2.0}
+            return replace(report, outputs=(replace(report.outputs[0], **pairs),))
+
+        monkeypatch.setattr(room, "verify", measured)
+        shown = run("widen", "model.onnx").stdout
+        assert "6.0e-07 (max), rounding noise of the original 3.0e-07: ratio 2.00" in shown
+
+    def test_a_dry_run_foretells_the_size(self, folder: Path) -> None:
+        shown = run("widen", "model.onnx", "--dry-run").stdout
+        run("widen", "model.onnx", "--no-verify")
+        foretold = re.search(r"on disk .* -> about ([\d.]+) kB", shown)
+        assert foretold
+        assert float(foretold[1]) * 1000 == pytest.approx(Path("model-wide.onnx").stat().st_size, rel=0.02)
+
+    def test_more_reasons_are_announced_where_there_are_more(self, folder: Path) -> None:
+        growth = import_module("onnx_grow.report.growth")
+        assert growth._reasons((("a", "it is so"),)) == "1: a, because it is so"
+        assert growth._reasons((("a", "it is so"),) * 2) == "2: a, because it is so (-v lists all)"
+
+    def test_calibration_that_nothing_needs_is_told(self, folder: Path) -> None:
+        np.savez("data.npz", x=np.ones((2, 3, 8, 8), np.float32))
+        shown = run("deepen", "model.onnx", "--calibration", "data.npz").stdout
+        assert "--calibration was not used" in shown
+        refused(run("deepen", "model.onnx", "--calibration", "none.npz"), 2, "--calibration", "none.npz")
+
+    def test_names_and_commands_stay_whole_on_a_narrow_screen(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        long = "/encoder/" + "/".join(f"block{n}" for n in range(16)) + "/Conv"
+        model = network()
+        model.graph.node[0].name = long
+        model.graph.node[-1].name = f"{long}/head"
+        onnx.save(model, f"{'long' * 20}.onnx")
+        monkeypatch.setattr(screen, "is_terminal", lambda stream: stream is sys.stdout)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("TERM", "dumb")
+        for arguments in (
+            ["inspect"],
+            ["inspect", "-v"],
+            ["widen", "--dry-run"],
+            ["deepen", "--dry-run", "--every", "1"],
+        ):
+            shown = run(arguments[0], f"{'long' * 20}.onnx", *arguments[1:]).stdout
+            assert long in shown.split(), shown
+            assert arguments[0] != "inspect" or f"{long}/head" in shown.split(), shown
+        result = run("widen", f"{'long' * 20}.onnx", "-o", "wide.onnx")
+        assert f"onnx-grow verify {'long' * 20}.onnx wide.onnx\n" in result.stdout, result.output
+
+
+class TestCompletion:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["inspect"],
+            ["widen"],
+            ["verify"],
+            ["verify", "a.onnx"],
+            ["widen", "a.onnx", "-o"],
+            ["deepen", "a.onnx", "--calibration"],
+            ["widen", "a.onnx", "--inputs"],
+        ],
+    )
+    def test_files_are_completed(self, words: list[str]) -> None:
+        shell = ShellComplete(main, {}, "onnx-grow", "_ONNX_GROW_COMPLETE")
+        assert [item.type for item in shell.get_completions(words, "m")] == ["file"]
+
+
 class Said(Exception):
     """What a function of the API was called with."""
 
@@ -243,6 +337,7 @@ class TestOptions:
         }
 
     def test_deepen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("data.npz").touch()
         line = "--after a --after b --every 3 --scheme identity --calibration data.npz --seed 9 --shape x:1"
         options = self.said(
             monkeypatch, "onnx_grow.growth.plan_deepen", "deepen", "model.onnx", *line.split()
@@ -257,6 +352,7 @@ class TestOptions:
         }
 
     def test_verify(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("data").mkdir()
         line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5"
         options = self.said(
             monkeypatch, "onnx_grow.verification.verify", "verify", "model.onnx", "model.onnx", *line.split()
@@ -273,6 +369,7 @@ class TestOptions:
     def test_verification_of_growth(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
+        Path("data").mkdir()
         line = "--inputs data --shape x:1,3,8,8 --provider cpu"
         options = self.said(
             monkeypatch, "onnx_grow.verification.verify", command, "model.onnx", *line.split()
@@ -299,7 +396,9 @@ class TestFailedVerification:
         result = run("verify", "model.onnx", "wrong.onnx")
         assert result.exit_code == 1
         assert result.stdout.startswith("NOT EQUAL on C")
-        assert "error: output 'y'" in result.stderr
+        assert "output 'y'" not in result.stderr
+        assert result.stderr == "error: wrong.onnx does not compute what model.onnx computes\n"
+        refused(run("verify", "model.onnx", "wrong.onnx", "--quiet"), 1, "output 'y' deviates")
         document = json.loads(run("verify", "model.onnx", "wrong.onnx", "--json").stdout)
         assert document["ok"] is document["verification"]["ok"] is False
 
@@ -316,7 +415,8 @@ class TestFailedVerification:
         result = run(command, "model.onnx")
         assert result.exit_code == 1
         assert "(not written)" in result.stdout
-        assert "error: interface: output 'y' is gone" in result.stderr
+        assert result.output.count("output 'y' is gone") == 1
+        assert result.stderr == "error: verification failed, nothing was written\n"
         document = json.loads(run(command, "model.onnx", "--json").stdout)
         assert (document["ok"], document["output"], document["verification"]["ok"]) == (False, None, False)
         assert files(folder) == ["model.onnx"]
@@ -353,6 +453,15 @@ class TestBadUsage:
         refused(run("widen", "model.onnx", "--only", "frist"), 2, "frist", "did you mean 'first'?")
         refused(run("deepen", "model.onnx", "--after", "secnod"), 2, "secnod", "second")
 
+    def test_no_command_at_all_gets_the_help(self) -> None:
+        result = run()
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "\n    onnx-grow widen   model.onnx      twice the width" in result.stdout
+        assert result.stdout == run("--help").stdout
+
+    def test_noise_that_no_scheme_makes(self, folder: Path) -> None:
+        refused(run("widen", "model.onnx", "--noise", "0.1"), 2, "--noise goes with --scheme noise")
+
     def test_what_is_missing_is_named(self, folder: Path) -> None:
         refused(run("widen"), 2, "MODEL", "onnx-grow widen --help")
         refused(run("verify", "model.onnx"), 2, "GROWN")
@@ -380,6 +489,14 @@ class TestBadInput:
         for name in ("none.onnx", "folder", "empty.onnx", "text.onnx", "half.onnx", "tensor.onnx"):
             refused(run(command, name), 2, name)
         assert files(folder) == present
+
+    def test_folders_instead_of_models(self, folder: Path) -> None:
+        for command in ("inspect", "widen", "deepen"):
+            refused(run(command, "."), 2, "is a folder")
+
+    def test_a_missing_file_gets_a_suggestion(self, folder: Path) -> None:
+        refused(run("widen", "modle.onnx"), 2, "modle.onnx does not exist", "did you mean model.onnx?")
+        refused(run("verify", "model.onnx", "no/model.onnx"), 2, "no/model.onnx does not exist")
 
     def test_external_data_that_is_missing_outside_or_short(self, folder: Path) -> None:
         def external(location: str, length: int) -> None:
@@ -561,6 +678,7 @@ class TestPipesAndTerminals:
         assert running.returncode == 0
         assert b"verifying" in shown
         assert (b"\x1b[1;32mequal" in shown) is not plain
+        assert bool(re.search(rb"\x1b\[[\d;]*m", shown)) is not plain
 
     def test_quiet_says_nothing(self, folder: Path) -> None:
         result = run("widen", "model.onnx", "-q")

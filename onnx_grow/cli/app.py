@@ -39,9 +39,10 @@ class CommandLine(click.Group):
         """Run `args` (default: those of the process) and exit.
 
         Exit codes are those of `EPILOG`; 130 after Ctrl-C, 141 when the reader of a pipe went away, 70 for a fault of the
-        program itself, which must not look like a verdict on a model. With `--debug` a failure shows its traceback.
+        program itself, which must not look like a verdict on a model. With `--debug` a failure shows its traceback. Without
+        any arguments it shows the help.
         """
-        given = list(sys.argv[1:] if args is None else args)
+        given = list(sys.argv[1:] if args is None else args) or ["--help"]
         extra["standalone_mode"] = False
         with _unwinding_on_termination():
             try:
@@ -151,7 +152,6 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     "onnx-grow",
     cls=CommandLine,
     epilog=EPILOG,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     commands={command.name or "": command for command in (inspect, widen, deepen, verify)},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -9,6 +10,7 @@ import click
 from onnx_grow.cli.files import Target
 from onnx_grow.cli.growing import Comparison, grow
 from onnx_grow.cli.options import (
+    DATA,
     checking_options,
     model_argument,
     no_verify_option,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from onnx_grow.growth import DeepenPlan
     from onnx_grow.model import Model
 
+UNUSED = "--calibration was not used: no BatchNormalization is inserted"
+
 
 @click.command(short_help="More layers.")
 @model_argument
@@ -33,7 +37,8 @@ if TYPE_CHECKING:
     "--every",
     type=click.IntRange(min=1),
     metavar="K",
-    help="Insert after every Kth place; 1 doubles the depth.  [default: one for four of a stage]",
+    help="A new layer behind every Kth place that the scheme allows: 1 is all of them, which about doubles the depth.  "
+    "[default: one new layer for every four of a stage, at least one]",
 )
 @click.option(
     "--scheme",
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     metavar="DATA",
+    type=DATA,
     help="Real inputs (.npz, .npy or a folder of them) whose statistics new BatchNormalization layers start from.",
 )
 @seed_option
@@ -74,7 +80,7 @@ def deepen(
     def planned(model: Model) -> DeepenPlan:
         from onnx_grow.growth import plan_deepen
 
-        return plan_deepen(
+        plan = plan_deepen(
             model,
             after=after,
             every=every,
@@ -83,6 +89,10 @@ def deepen(
             seed=seed,
             shapes=dict(shapes),
         )
+        if calibration and not any(getattr(layer, "statistics", None) for layer in plan.layers):
+            return replace(plan, notes=(*plan.notes, UNUSED))
+        return plan
 
-    comparison = None if no_verify else Comparison(provider, inputs, dict(shapes))
-    grow(source, Target.of(source, output, "deep", force), planned, comparison, screen, dry_run=dry_run)
+    comparison = Comparison(provider, inputs, dict(shapes))
+    target = Target.of(source, output, "deep", force)
+    grow(source, target, planned, comparison, screen, dry_run=dry_run, unverified=no_verify)

@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onnx_grow.cli.screen import Advance, is_terminal
-from onnx_grow.errors import OutputError
+from onnx_grow.errors import InvalidModelError, OutputError
 
 if TYPE_CHECKING:
     from onnx_grow.model import Model, PendingFile
@@ -29,10 +30,20 @@ def read(source: str) -> Model:
     from onnx_grow.model import load
 
     if source != STANDARD:
+        path = Path(source)
+        if not os.path.lexists(path):
+            raise InvalidModelError(f"{source} does not exist", hint=_similar(path))
         return load(source)
     if sys.stdin is None or is_terminal(sys.stdin):
         raise click.UsageError("There is no model on standard input; '-' reads one from a pipe.")
     return load(sys.stdin.buffer.read())
+
+
+def _similar(path: Path) -> str:
+    """A hint to files of nearly this name in the same folder, if there are any."""
+    beside = os.listdir(path.parent) if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, 2)
+    return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
 
 
 def bytes_on_disk(model: Model) -> int:
@@ -54,7 +65,7 @@ class Target:
         """`output`; by default `source` with `-ending` added to its name, beside it."""
         if output is None and source == STANDARD:
             raise click.UsageError("A model from standard input has no default output; say -o OUT.")
-        beside = Path(source).with_name(f"{Path(source).stem}-{ending}.onnx")
+        beside = Path(source).parent / f"{Path(source).stem}-{ending}.onnx"
         return cls(beside if output is None else Path(output), force)
 
     @property

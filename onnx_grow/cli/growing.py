@@ -32,6 +32,14 @@ class Comparison:
     shapes: Mapping[str, Sequence[int]]
     tolerance: float = 3.0
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options with which `onnx-grow verify` makes the same comparison, its tolerance aside."""
+        shapes = (f"--shape={name}:{','.join(map(str, dims))}" for name, dims in self.shapes.items())
+        inputs = (f"--inputs={self.inputs}",) if self.inputs else ()
+        provider = (f"--provider={self.provider}",) if self.provider != "auto" else ()
+        return (*inputs, *shapes, *provider)
+
     def check(self) -> None:
         """Find out before the long work whether the device answers. Raises DeviceUnavailableError."""
         if self.provider == "cuda":
@@ -58,12 +66,13 @@ def grow(
     source: str,
     target: Target,
     planned: Callable[[Model], WidenPlan | DeepenPlan],
-    comparison: Comparison | None,
+    comparison: Comparison,
     screen: Screen,
     *,
     dry_run: bool = False,
+    unverified: bool = False,
 ) -> None:
-    """Grow `source` as `planned` says, and put the result at `target` once it has proved equal (without `comparison`: at once).
+    """Grow `source` as `planned` says, and put the result at `target` once it has proved equal (`unverified`: at once).
 
     Raises the errors of every step, VerificationFailedError after showing the report; no error leaves a file behind.
     """
@@ -74,7 +83,7 @@ def grow(
         if screen.as_json:
             raise click.UsageError("Standard output carries the model; --json has no room there.")
         screen = replace(screen, err=True)
-    if comparison:
+    if not unverified:
         comparison.check()
     with screen.progress("reading"):
         original = read(source)
@@ -83,12 +92,15 @@ def grow(
     with screen.progress("planning"):
         plan = planned(original)
         grown = apply(original, plan)
-    growth = Growth(source, str(target.path), original, grown, plan, bytes_on_disk(original))
+    growth = Growth(
+        source, str(target.path), original, grown, plan, bytes_on_disk(original), bytes_on_disk(grown)
+    )
+    growth = replace(growth, checked_with=comparison.options)
     if not dry_run:
-        growth = _put(growth, target, comparison, screen)
+        growth = _put(growth, target, None if unverified else comparison, screen)
     screen.show(growth.to_json(), growth.view(verbose=screen.verbose))
     if growth.report:
-        growth.report.raise_if_failed()
+        screen.end(growth.report, "verification failed, nothing was written")
 
 
 def _put(growth: Growth, target: Target, comparison: Comparison | None, screen: Screen) -> Growth:

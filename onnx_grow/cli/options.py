@@ -71,7 +71,13 @@ def _all(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
-model_argument = click.argument("source", metavar="MODEL")
+#: A model, to read or to write; shells complete it.
+MODEL = click.Path(readable=False, allow_dash=True)
+
+#: A file of arrays or a folder of them, which has to exist before any work begins.
+DATA = click.Path(exists=True)
+
+model_argument = click.argument("source", metavar="MODEL", type=MODEL)
 
 shape_option = click.option(
     "--shape",
@@ -84,10 +90,14 @@ shape_option = click.option(
 
 output_options = _all(
     click.option(
-        "-o", "--output", metavar="OUT", help="File to write; - is standard output.  [default: see above]"
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=MODEL,
+        help="File to write; - is standard output.  [default: see above]",
     ),
     click.option("--force", is_flag=True, help="Replace OUT if it exists."),
-    click.option("--dry-run", is_flag=True, help="Show the plan and stop."),
+    click.option("--dry-run", is_flag=True, help="Show the plan and the size it leads to, and stop."),
 )
 
 checking_options = _all(
@@ -95,6 +105,7 @@ checking_options = _all(
     click.option(
         "--inputs",
         metavar="DATA",
+        type=DATA,
         help="Verify on these inputs: .npz, .npy, a folder of them, or an ONNX test_data_set folder.",
     ),
     click.option(

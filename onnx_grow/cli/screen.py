@@ -9,14 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
+from onnx_grow.errors import VerificationFailedError
 from onnx_grow.report.figures import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from onnx_grow.verification import Report
 
 #: Version of the documents that --json prints; it changes when a key goes away or changes its meaning.
 SCHEMA = 1
@@ -45,6 +48,13 @@ class Screen:
         elif not self.quiet:
             click.echo(_drawn(view, sys.stderr if self.err else sys.stdout), err=self.err, color=True)
 
+    def end(self, report: Report, verdict: str) -> None:
+        """Raise VerificationFailedError if a report is not ok: with its reasons if nothing has shown them, else `verdict`."""
+        if self.quiet and not self.as_json:
+            report.raise_if_failed()
+        if not report.ok:
+            raise VerificationFailedError(verdict)
+
     @contextmanager
     def progress(self, doing: str) -> Iterator[Advance]:
         """Say on a terminal what is going on while the block runs; calls of the yielded function move a bar."""
@@ -55,7 +65,8 @@ class Screen:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True, color_system=_colours())
+        with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(doing, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -73,7 +84,7 @@ def show_document(command: str, **fields: Any) -> None:
 
 def show_error(message: str, hint: str = "") -> None:
     """Print `error: ...`, and where there is one `hint: ...`, on stderr."""
-    colour = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
+    colour = is_terminal(sys.stderr) and _colours()
     for label, style, text in (("error:", "red", message), ("hint:", "cyan", hint)):
         if text:
             click.echo(
@@ -83,13 +94,29 @@ def show_error(message: str, hint: str = "") -> None:
 
 
 def _drawn(view: RenderableType, stream: TextIO | None) -> str:
-    from rich.console import Console
+    """`view` as text as wide as the stream, and wider where a name or a command would be cut: these are to be copied."""
+    from rich.console import Console, Group
+    from rich.measure import Measurement
 
-    width = None if is_terminal(stream) else UNBOUNDED
-    console = Console(file=stream, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    console = Console(
+        file=stream,
+        width=None if is_terminal(stream) else UNBOUNDED,
+        color_system=_colours(),
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    screen, whole = console.width, console.options.update_width(UNBOUNDED)
     with console.capture() as text:
-        console.print(view)
+        for part in view.renderables if isinstance(view, Group) else [view]:
+            console.width = max(screen, Measurement.get(console, whole, part).minimum)
+            console.print(part, crop=False)
     return "\n".join(line.rstrip() for line in text.get().splitlines())
+
+
+def _colours() -> Literal["auto"] | None:
+    """What the terminal can show, or nothing at all, bold and dim included, where NO_COLOR is set."""
+    return None if os.environ.get("NO_COLOR") else "auto"
 
 
 def _joined(text: str) -> str:

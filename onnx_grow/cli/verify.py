@@ -5,16 +5,19 @@ from __future__ import annotations
 import click
 
 from onnx_grow.cli.files import STANDARD, read
-from onnx_grow.cli.options import checking_options, presented
+from onnx_grow.cli.options import MODEL, checking_options, presented
 from onnx_grow.cli.screen import Screen
 
 
 @click.command(short_help="Does a grown model compute what the original computes?")
-@click.argument("original")
-@click.argument("grown")
+@click.argument("original", type=MODEL)
+@click.argument("grown", type=MODEL)
 @checking_options
 @click.option(
-    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Sets of inputs to make up."
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Sets of inputs to make up.  [default: 3, for small models 9]",
 )
 @click.option(
     "--tolerance",
@@ -30,7 +33,7 @@ def verify(
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     inputs: str | None,
     provider: str,
-    seeds: int,
+    seeds: int | None,
     tolerance: float,
     screen: Screen,
 ) -> None:
@@ -55,4 +58,4 @@ def verify(
         )
     verification = Verification(original, grown, report)
     screen.show(verification.to_json(), verification.view(verbose=screen.verbose))
-    report.raise_if_failed()
+    screen.end(report, f"{grown} does not compute what {original} computes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -50,9 +50,7 @@ if TYPE_CHECKING:
     "kinds",
     type=click.Choice(KINDS),
     multiple=True,
-    default=("hidden", "residual"),
-    show_default=True,
-    help="What to widen; repeatable.",
+    help="What to widen; repeatable.  [default: hidden, residual, embedding and state]",
 )
 @click.option(
     "--only", multiple=True, metavar="GLOB", help="Widen only axes or layers of this name; repeatable."
@@ -69,9 +67,7 @@ if TYPE_CHECKING:
     "--noise",
     metavar="SIGMA",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.01,
-    show_default=True,
-    help="How much, relative to the weights.",
+    help="With --scheme noise: how much, relative to the weights.  [default: 0.01]",
 )
 @seed_option
 @checking_options
@@ -87,7 +83,7 @@ def widen(
     kinds: tuple[str, ...],
     only: tuple[str, ...],
     scheme: Literal["split", "copy", "noise"],
-    noise: float,
+    noise: float | None,
     seed: int,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     inputs: str | None,
@@ -100,6 +96,12 @@ def widen(
     Writes MODEL-wide.onnx beside MODEL, unless -o says otherwise.
     """
 
+    if noise is not None and scheme != "noise":
+        raise click.UsageError("--noise goes with --scheme noise only.")
+    given: dict[str, Any] = {"kind": kinds} if kinds else {}  # what is not said is left to the API
+    if noise is not None:
+        given["noise"] = noise
+
     def planned(model: Model) -> WidenPlan:
         from onnx_grow.growth import plan_widen
 
@@ -107,14 +109,14 @@ def widen(
             model,
             factor=factor,
             widths=dict(widths),
-            kind=kinds,
             only=only,
             scheme=scheme,
-            noise=noise,
             seed=seed,
             shapes=dict(shapes),
+            **given,
         )
 
     tolerance = INEXACT if scheme == "noise" else 3.0
-    comparison = None if no_verify else Comparison(provider, inputs, dict(shapes), tolerance)
-    grow(source, Target.of(source, output, "wide", force), planned, comparison, screen, dry_run=dry_run)
+    comparison = Comparison(provider, inputs, dict(shapes), tolerance)
+    target = Target.of(source, output, "wide", force)
+    grow(source, target, planned, comparison, screen, dry_run=dry_run, unverified=no_verify)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ RECIPE = "start at 1/10 of the original learning rate, warm up briefly, reset th
 class Growth:
     """A model, its plan, and what became of it.
 
-    `source_bytes` and `target_bytes` are bytes on disk with external data. `target_bytes` is None as long as nothing has
-    been staged, `report` as long as nothing has been compared; `written` says that the file `target` is in place.
+    `source_bytes`, `expected_bytes` and `target_bytes` are bytes on disk with external data, the second before anything is
+    written. `target_bytes` is None as long as nothing has been staged, `report` as long as nothing has been compared;
+    `written` says that the file `target` is in place, `checked_with` are the options with which to compare it once more.
     """
 
     source: str
@@ -38,9 +40,11 @@ class Growth:
     grown: Model
     plan: WidenPlan | DeepenPlan
     source_bytes: int
+    expected_bytes: int
     target_bytes: int | None = None
     report: Report | None = None
     written: bool = False
+    checked_with: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The keys of docs/json.md under `widen` and `deepen`."""
@@ -66,6 +70,8 @@ class Growth:
 
         title = f"{self.source} -> {self.target}" + ("" if self.written else "  (not written)")
         parts: list[RenderableType] = [Text(printable(title), style="bold"), facts(self._facts())]
+        if self.written and "-" not in (self.source, self.target):
+            parts.append(facts([("check again", self._check_again())], whole=True))
         planned_only = self.target_bytes is None
         if verbose or planned_only:
             parts += ["", steps(self.plan)]
@@ -85,35 +91,37 @@ class Growth:
 
     def _facts(self) -> list[tuple[str, str]]:
         before, after = self.original.parameters, self.grown.parameters
-        nbytes = "" if self.target_bytes is None else f" -> {size(self.target_bytes)}"
+        nbytes = (
+            f"about {size(self.expected_bytes)}" if self.target_bytes is None else size(self.target_bytes)
+        )
         lines = [
             ("grown", extent(self.plan)),
             (
                 "parameters",
                 f"{count(before)} -> {count(after)}" + (f"  (x{after / before:.3g})" if before else ""),
             ),
-            ("on disk", size(self.source_bytes) + nbytes),
+            ("on disk", f"{size(self.source_bytes)} -> {nbytes}"),
             ("new nodes", self._new_nodes()),
         ]
         if self.plan.skipped:
-            lines.append(
-                ("not grown", f"{len(self.plan.skipped):,}: {_reasons(self.plan.skipped)} (-v lists all)")
-            )
-        if self.report:
+            lines.append(("not grown", _reasons(self.plan.skipped)))
+        if self.report and self.report.ok:  # else the whole report follows
             verdict, error = (_noisy if self._is_noisy else _exact)(self.report)
             lines += [("verified", printable(verdict)), ("error", error)]
             lines += [("warning", printable(warning)) for warning in self.report.warnings]
         elif self.written:
-            lines.append(("verified", "no, as asked"))
+            lines.append(("verified", "not verified (--no-verify)"))
         lines += [("note", printable(note)) for note in notes(self.plan)]
         if self.written:
             lines.append(("to train", RECIPE))
-        if self.written and "-" not in (self.source, self.target):
-            again = ["onnx-grow", "verify", self.source, self.target]
-            if self.report and self._is_noisy:
-                again.append(f"--tolerance={2 * self.report.ratio:.1g}")
-            lines.append(("check again", printable(shlex.join(again))))
         return lines
+
+    def _check_again(self) -> str:
+        """The command that makes the same comparison once more, of noise with room for it."""
+        words = ["onnx-grow", "verify", self.source, self.target, *self.checked_with]
+        if self.report and self._is_noisy and self.report.ratio > 1:
+            words.append(f"--tolerance={2 * self.report.ratio:.1g}")
+        return printable(shlex.join(words))
 
     @property
     def _is_noisy(self) -> bool:
@@ -129,17 +137,26 @@ class Growth:
 
 
 def _exact(report: Report) -> tuple[str, str]:
-    """The verdict, and the error of the output closest to the tolerance beside the noise it is judged by."""
+    """The verdict, and the error of the output closest to the tolerance beside the noise it is judged by, in the norm that judges."""
     verdict = f"{'equal' if report.ok else 'NOT EQUAL'} {_where(report)}"
     if not report.outputs:
         return verdict, "no output was compared"
     if not any(output.error_l2 or output.error_max for output in report.outputs):
         return verdict, "none: every output is bit-identical"
     worst = max(report.outputs, key=lambda output: output.ratio)
+    norm, error, noise = max(
+        ("l2", worst.error_l2, worst.noise_l2),
+        ("max", worst.error_max, worst.noise_max),
+        key=lambda pair: _quotient(*pair[1:]),
+    )
     return verdict, (
-        f"{worst.error_l2:.1e}, rounding noise of the original {worst.noise_l2:.1e}: "
+        f"{error:.1e} ({norm}), rounding noise of the original {noise:.1e}: "
         f"ratio {worst.ratio:.2f}, allowed {report.tolerance:g} (output {printable(worst.name)})"
     )
+
+
+def _quotient(error: float, noise: float) -> float:
+    return error / noise if noise else math.inf if error else 0.0
 
 
 def _noisy(report: Report) -> tuple[str, str]:
@@ -154,5 +171,7 @@ def _where(report: Report) -> str:
 
 
 def _reasons(skipped: tuple[tuple[str, str], ...]) -> str:
+    """How many, the first with its reason, and where the others are."""
     name, reason = skipped[0]
-    return printable(f"{name}, because {reason}")
+    first = printable(f"{len(skipped):,}: {name}, because {reason}")
+    return f"{first} (-v lists all)" if len(skipped) > 1 else first

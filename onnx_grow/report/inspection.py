@@ -109,39 +109,42 @@ class Inspection:
 def _growable_table(axes: Sequence[AxisInfo], *, verbose: bool) -> Table:
     """One row per axis; who writes and reads it by number, or with `verbose` by name."""
     names = ("written by", "read by") if verbose else ("writers>", "readers>")
-    table = columns("axis", "kind", "size>", "grows to", "parameters>", *names)
-    for axis in axes:
-        layers = (axis.writers, axis.readers)
-        table.add_row(
+    rows = (
+        (
             printable(axis.name),
             axis.kind,
             f"{axis.size:,}",
             _GROWS[axis.constraint],
             count(axis.parameters),
-            *(some(nodes, len(nodes)) if verbose else f"{len(nodes):,}" for nodes in layers),
+            *(
+                some(nodes, len(nodes)) if verbose else f"{len(nodes):,}"
+                for nodes in (axis.writers, axis.readers)
+            ),
         )
-    return table
+        for axis in axes
+    )
+    return columns("axis", "kind", "size>", "grows to", "parameters>", *names, rows=rows)
 
 
 def _frozen_table(axes: Sequence[AxisInfo], *, verbose: bool) -> Table:
     """One row per axis with `verbose`, otherwise one row per kind of reason, the most parameters first."""
     if verbose:
-        table = columns("axis", "size>", "parameters>", "because")
-        for axis in axes:
-            table.add_row(
-                printable(axis.name), f"{axis.size:,}", count(axis.parameters), _because(axis.reasons)
-            )
-        return table
+        every = (
+            (printable(axis.name), f"{axis.size:,}", count(axis.parameters), _because(axis.reasons))
+            for axis in axes
+        )
+        return columns("axis", "size>", "parameters>", "because", rows=every)
     groups: dict[str, list[AxisInfo]] = defaultdict(list)
     for axis in axes:
         groups[_kind_of_reason(axis.reasons)].append(axis)
-    table = columns("axes>", "parameters>", "because", "for example")
+    rows = []
     largest = sorted(groups.values(), key=lambda group: -sum(axis.parameters for axis in group))
     for group in largest[:LISTED]:
         example = max(group, key=lambda axis: axis.parameters)
         total = sum(axis.parameters for axis in group)
-        table.add_row(f"{len(group):,}", count(total), _because(example.reasons[:1]), printable(example.name))
-    return table
+        because = _because(example.reasons[:1])
+        rows.append((f"{len(group):,}", count(total), because, printable(example.name)))
+    return columns("axes>", "parameters>", "because", "for example", rows=rows)
 
 
 def _because(reasons: tuple[str, ...]) -> str:

@@ -26,24 +26,20 @@ def extent(plan: WidenPlan | DeepenPlan) -> str:
 def steps(plan: WidenPlan | DeepenPlan) -> Table:
     """Every axis with its old and new size, or every inserted layer with the node it follows."""
     if hasattr(plan, "axes"):
-        table = columns("axis", "kind", "size>", "new size>")
-        for axis in plan.axes:
-            table.add_row(printable(axis.name), axis.kind, f"{axis.size:,}", f"{axis.new_size:,}")
-        return table
-    table = columns("after", "scheme", "parameters>", "inserted")
-    for layer in plan.layers:
-        table.add_row(
-            printable(layer.name), layer.scheme, count(layer.parameters), printable(layer.description)
+        growths = (
+            (printable(axis.name), axis.kind, f"{axis.size:,}", f"{axis.new_size:,}") for axis in plan.axes
         )
-    return table
+        return columns("axis", "kind", "size>", "new size>", rows=growths)
+    layers = (
+        (printable(layer.name), layer.scheme, count(layer.parameters), printable(layer.description))
+        for layer in plan.layers
+    )
+    return columns("after", "scheme", "parameters>", "inserted", rows=layers)
 
 
 def skipped(plan: WidenPlan | DeepenPlan) -> Table:
     """What was considered and stays as it is, with the reason."""
-    table = columns("not grown", "because")
-    for name, reason in plan.skipped:
-        table.add_row(printable(name), printable(reason))
-    return table
+    return columns("not grown", "because", rows=(tuple(map(printable, pair)) for pair in plan.skipped))
 
 
 def notes(plan: WidenPlan | DeepenPlan) -> tuple[str, ...]:

@@ -50,9 +50,10 @@ def report_text(report: Report) -> RenderableType:
 
 
 def _every_output(report: Report) -> Table:
-    table = columns("output", "type", "error>", "noise>", "max error>", "max noise>", "ratio>", "worst input")
+    rows = []
     for output in report.outputs:
         figures = (output.error_l2, output.noise_l2, output.error_max, output.noise_max)
         numbers = (*(f"{figure:.1e}" for figure in figures), f"{output.ratio:.2f}")
-        table.add_row(printable(output.name), output.dtype, *numbers, printable(output.worst_input))
-    return table
+        rows.append((printable(output.name), output.dtype, *numbers, printable(output.worst_input)))
+    headings = ("output", "type", "error>", "noise>", "max error>", "max noise>", "ratio>", "worst input")
+    return columns(*headings, rows=rows)
