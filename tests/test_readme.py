@@ -17,8 +17,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_console_examples_print_what_they_show(copy: Path, block: str) -> None:
         assert same, f"$ {command}\n{found}\ninstead of\n{expected}"
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", [*blocks("python"), *blocks("python", PYTHON)])
 def test_python_examples_run(copy: Path, block: str) -> None:
     (copy / "example.py").write_text(block, encoding="utf-8")
     shell(f"{shlex.quote(sys.executable)} example.py", copy)
