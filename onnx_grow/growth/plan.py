@@ -95,7 +95,7 @@ class WidenPlan:
 
 @dataclass(frozen=True)
 class Request:
-    """What to widen: by `factor`, the axes of `kinds` whose name (or a writer's or reader's) matches a glob of `only`.
+    """What to widen: by `factor`, the axes of `kinds` whose name (or a writer's) matches a glob of `only`.
 
     `widths` maps globs to absolute sizes; axes that match one get that size whatever their kind.
     """
