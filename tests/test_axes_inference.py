@@ -162,7 +162,7 @@ def test_deep_graphs(length: int) -> None:
     assert reasons(analysed(build(text)), f"h{length}") == []
 
 
-@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_every_operator_of_onnx_is_analysed_without_surprise() -> None:
     """ONNX's own single-node models, one of each form: rules describe a node, or give up with a reason."""
     forms = {
