@@ -604,6 +604,7 @@ class TestInterruption:
     def test_nothing_is_left_behind(self, folder: Path, number: signal.Signals, code: int) -> None:
         program = (
             "import os, signal\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
             f"os.fsync = lambda file: os.kill(os.getpid(), {int(number)})\n"
             "from onnx_grow.cli import main; main(['widen', 'model.onnx'])"
         )
