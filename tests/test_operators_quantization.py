@@ -93,6 +93,24 @@ CASES = [
             a = MatMul(x, v) u = DequantizeLinear(q, s, z) w = Transpose <perm=[1, 0]> (u) y = MatMul(a, w) }}""",
         values={"q": W8.T.copy(), "s": SCALE, "z": ZERO},
     ),
+    *(
+        Case(
+            f"a product with quantized operands, transB={transposed}",
+            f"""{FLOATS}, float r, uint8 o, uint8[{shape[0]}, {shape[1]}] q, float s, uint8 z, int32[5] c, float[5, 3] w> {{
+                a = MatMul(x, v) i = QuantizeLinear(a, r, o)
+                b = com.microsoft.QGemm <transB={transposed}> (i, r, o, q, s, z, c) y = MatMul(b, w) }}""",
+            "a b",
+            values={
+                "r": scalar(0.05, np.float32),
+                "o": scalar(120, np.uint8),
+                "q": drawn("q", np.uint8, *shape),
+                "s": SCALE,
+                "z": scalar(110, np.uint8),
+                "c": drawn("c", np.int32, 5),
+            },
+        )
+        for transposed, shape in ((0, (6, 5)), (1, (5, 6)))
+    ),
     Case(
         "blocks of scales",
         f"{FLOATS}, int8[6, 3] q, float[3, 3] s> {{"

@@ -138,6 +138,14 @@ ORDER = [
         "",
         {"a": "CumSum 'b': accumulates along this dimension"},
     ),
+    Case(
+        "CumProd: channels",
+        between("b = CumProd(a, one)", "int64 one = {1}", dtype="float"),
+        "",
+        {"a": "CumProd 'b': accumulates along this dimension"},
+        opset=26,
+    ),
+    Case("CumProd: positions", pictured("b = CumProd(a, last)", "int64 last = {-1}"), opset=26),
     Case("CumSum: positions", pictured("b = CumSum(a, last)", "int64 last = {-1}")),
     *(
         Case(op, between(f"n = {op}(a) b = Add(a, n)"), "", {"a": f"{op} 'n': it draws random values"})
