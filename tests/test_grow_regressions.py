@@ -197,6 +197,33 @@ def test_constants_may_be_texts() -> None:
     assert_same(model, grown)
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2]),
+        helper.make_node("Concat", ["a", "k"], ["b"], axis=1),
+        helper.make_node("Conv", ["a", "k"], ["b"], group=0),
+        helper.make_node("DepthToSpace", ["a"], ["b"], blocksize=0),
+        helper.make_node("Slice", ["a", "one", "two"], ["b"]),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_nodes_that_break_their_definition_freeze_what_they_touch(node: onnx.NodeProto) -> None:
+    model = _model(
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        node,
+        helper.make_node("MatMul", ["x", "u"], ["c"]),
+        helper.make_node("MatMul", ["c", "w"], ["y"]),
+        v=DRAWN.normal(size=(4, 6)),
+        u=DRAWN.normal(size=(4, 5)),
+        w=DRAWN.normal(size=(5, 3)),
+        k=DRAWN.normal(size=(4, 2, 1)),
+        one=np.array([1, 2, 3]),
+        two=np.array([1]),
+    )
+    assert growable(inspect(model)) == "c"
+
+
 def test_a_node_without_name_and_results_has_a_name_for_people() -> None:
     nodes = [("MatMul", ["x", "v"], ["a"]), ("Relu", ["a"], [""]), ("MatMul", ["a", "w"], ["y"])]
     model = _model(

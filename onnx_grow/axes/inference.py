@@ -103,7 +103,7 @@ class _Walk:
                 raise Unsupported("the shape of one of its inputs is not known")
             if any(0 in shape for shape in (*map(view.shape, _data(view)), *view.out_shapes) if shape):
                 raise Unsupported("one of its tensors is empty")
-            rule.state(view)
+            _state(rule, view)
             if any(name not in self.shapes.shape and self._read(name) for name in proto.output):
                 raise Unsupported("the shape of one of its results is not known")
         except Unsupported as reason:
@@ -212,6 +212,14 @@ def _data(view: Node) -> list[int]:
     """The inputs that are there, but for empty lists among the constants, which stand for an option not taken."""
     present = [i for i, dims in enumerate(view.dims) if dims is not None]
     return [i for i in present if not (view.constant[i] and view.shape(i) == (0,))]
+
+
+def _state(rule: Rule, view: Node) -> None:
+    """Let a rule speak. It reads what its operator's definition promises: a node that breaks that breaks the rule."""
+    try:
+        rule.state(view)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise Unsupported(f"it is not what operator {view.op} has to be ({error})") from error
 
 
 def _label(proto: onnx.NodeProto) -> str:
