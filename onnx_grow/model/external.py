@@ -72,6 +72,11 @@ class DataFolder:
                 f"tensor {quoted(name)} has external data in {quoted(location)}, a link out of the model's folder",
                 hint=_ALLOW,
             )
+        if not path.exists():
+            raise InvalidModelError(
+                f"external data {quoted(location)} of tensor {quoted(name)} does not exist",
+                hint="copy the model together with its data files",
+            )
         data = mapped(
             path, f"external data {quoted(location)} of tensor {quoted(name)}", links=self._allow_symlinks
         )
