@@ -229,6 +229,35 @@ PICTURES = [
     ),
 ]
 
+POSITIONS = [
+    Case(
+        "conv: the kernel covers channels of two dimensions",
+        """(float[2, 4] x) => (float[2, 2, 1, 1] y) <float[4, 6] v, float[2, 1, 2, 3] k, int64[4] split = {2, 1, 2, 3}> {
+            a = MatMul(x, v) r = Reshape(a, split) y = Conv(r, k) }""",
+        "a a:2",
+    ),
+    Case(
+        "conv: the kernel of each group covers channels",
+        """(float[2, 3, 4] x) => (float[2, 3, 2] y) <float[4, 6] v, float[3, 1, 6] k, float[1, 2] w> {
+            a = MatMul(x, v) b = Conv <group=3> (a, k) y = MatMul(b, w) }""",
+    ),
+    *(
+        Case(
+            f"conv: a kernel of 1 that does more than pass, {attributes}",
+            f"""(float[2, 3, 4] x) => (float[2, 2, 5] y) <float[4, 6] v, float[2, 3, 1] k, float[{left}, 5] w> {{
+                a = MatMul(x, v) b = Conv <{attributes}> (a, k) y = MatMul(b, w) }}""",
+            "",
+            {"a": "Conv 'b': keeps this dimension as it is"},
+        )
+        for attributes, left in (
+            ("strides=[2]", 3),
+            ("pads=[1, 0]", 7),
+            ("pads=[0, 1]", 7),
+            ('auto_pad="SAME_UPPER"', 6),
+        )
+    ),
+]
+
 ATTENTION = [
     Case(
         "two computed matrices",
@@ -319,6 +348,6 @@ FROZEN = [
 ]
 
 
-@pytest.mark.parametrize("case", MATRICES + PICTURES + ATTENTION + FROZEN, ids=str)
+@pytest.mark.parametrize("case", MATRICES + PICTURES + POSITIONS + ATTENTION + FROZEN, ids=str)
 def test_contraction(case: Case) -> None:
     case.check()
