@@ -205,6 +205,8 @@ def test_constants_may_be_texts() -> None:
         helper.make_node("Conv", ["a", "k"], ["b"], group=0),
         helper.make_node("DepthToSpace", ["a"], ["b"], blocksize=0),
         helper.make_node("Slice", ["a", "one", "two"], ["b"]),
+        helper.make_node("QLinearAdd", ["a"], ["b"], domain="com.microsoft"),
+        helper.make_node("Einsum", ["a"], ["b"], equation=b"\xff\xfe->x"),
     ],
     ids=lambda node: node.op_type,
 )

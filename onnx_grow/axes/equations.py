@@ -303,8 +303,9 @@ class Node:
     def quantized(self, i: int, zero: int) -> bool:
         """Say that input `i` holds integers that stand for numbers, input `zero` the one that stands for zero.
 
-        Whether that is one and the same for all, and known.
+        Whether that is one and the same for all, and known. Raises Unsupported when there is no input `i`.
         """
+        self.input(i)
         points = self.values[zero] if self.has(zero) else np.zeros(1)
         alike = points is not None and points.size > 0 and (points == points.flat[0]).all()
         self._statements.zeros[self.index, i] = int(points.flat[0]) if points is not None and alike else None

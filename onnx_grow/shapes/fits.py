@@ -108,7 +108,9 @@ def _matches_cell(facts: _Facts) -> bool:
 
 def _labels_agree(facts: _Facts) -> bool:
     """In an Einsum each label stands for one size, where no ellipsis hides the positions."""
-    terms = facts.given.get("equation", b"").decode().replace(" ", "").split("->")[0].split(",")
+    terms = (
+        facts.given.get("equation", b"").decode(errors="replace").replace(" ", "").split("->")[0].split(",")
+    )
     sizes: dict[str, int] = {}
     for term, shape in zip(terms, facts.inputs, strict=False):
         if shape is None or "." in term or len(term) != len(shape):
