@@ -1668,7 +1668,8 @@ def _promises(
             raise Wrong("inputs or outputs changed")
     if not axes or grown.parameters <= model.parameters:
         raise Wrong(f"no weight grew for {axes}")
-    old, new = infer_shapes(model).shape, infer_shapes(grown).shape
+    inputs = infer_shapes(model).inputs
+    old, new = (infer_shapes(either, inputs).shape for either in (model, grown))
     written = {node.name or node.output[0]: node.output[0] for node in proto.graph.node}
     for growth in axes:
         # An axis has the name of the node that writes it, or of a weight; the second of a node is called "...:2".

@@ -205,6 +205,7 @@ def test_constants_may_be_texts() -> None:
         helper.make_node("Conv", ["a", "k"], ["b"], group=0),
         helper.make_node("DepthToSpace", ["a"], ["b"], blocksize=0),
         helper.make_node("Slice", ["a", "one", "two"], ["b"]),
+        helper.make_node("Unsqueeze", ["a", "twice"], ["b"]),
         helper.make_node("QLinearAdd", ["a"], ["b"], domain="com.microsoft"),
         helper.make_node("Einsum", ["a"], ["b"], equation=b"\xff\xfe->x"),
     ],
@@ -222,6 +223,7 @@ def test_nodes_that_break_their_definition_freeze_what_they_touch(node: onnx.Nod
         k=DRAWN.normal(size=(4, 2, 1)),
         one=np.array([1, 2, 3]),
         two=np.array([1]),
+        twice=np.array([1, 1]),
     )
     assert growable(inspect(model)) == "c"
 

@@ -52,6 +52,8 @@ def unsqueeze(node: Node) -> None:
     axes = node.integers("axes", 1) or []
     rank = len(node.input(0)) + len(axes)
     new = {node.axis(a, rank) for a in axes}
+    if len(new) < len(axes):
+        raise Unsupported("it puts in one dimension twice")
     old = iter(node.input(0))
     node.set(0, [() if k in new else next(old) for k in range(rank)])
 
