@@ -12,7 +12,7 @@ from graphs import assert_same, build, growable
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_grow.axes.table import KINDS
-from onnx_grow.errors import NothingToGrowError
+from onnx_grow.errors import InvalidModelError, NothingToGrowError
 from onnx_grow.growth.widening import inspect, plan_widen, widen
 from onnx_grow.model import Model, load
 
@@ -226,6 +226,27 @@ def test_nodes_that_break_their_definition_freeze_what_they_touch(node: onnx.Nod
         twice=np.array([1, 1]),
     )
     assert growable(inspect(model)) == "c"
+
+
+def test_a_call_that_does_not_fit_its_function_is_an_invalid_model() -> None:
+    imports = [helper.make_opsetid("", 19)]
+    function = helper.make_function(
+        "own", "F", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], imports
+    )
+    nodes = [helper.make_node("F", ["x", "x"], ["y"], domain="own")]
+    values = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["N", 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    imports = [*imports, helper.make_opsetid("own", 1)]
+    proto = helper.make_model(graph, opset_imports=imports, functions=[function], ir_version=9)
+    with pytest.raises(InvalidModelError, match="a call does not fit its function"):
+        inspect(load(proto))
+
+
+def test_an_input_left_empty_that_is_needed_is_an_invalid_model() -> None:
+    """ONNX Runtime crashes on this one, and the process with it."""
+    node = helper.make_node("Einsum", ["x", ""], ["y"], equation="na,ab->nb")
+    with pytest.raises(InvalidModelError, match="has no input 1"):
+        inspect(_model(node))
 
 
 def test_a_node_without_name_and_results_has_a_name_for_people() -> None:

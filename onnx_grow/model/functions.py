@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from onnx import inliner
 
-from onnx_grow.errors import InvalidRequestError
+from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model.model import Model
 
 __all__ = ["inlined"]
@@ -15,7 +15,8 @@ __all__ = ["inlined"]
 def inlined(model: Model) -> Model:
     """The same model without calls of local functions; a model that has none is returned as it is.
 
-    A function of another operator set than the model's stays a call. Raises InvalidRequestError for what is no `Model`.
+    A function of another operator set than the model's stays a call. Raises InvalidRequestError for what is no `Model`,
+    InvalidModelError for calls that do not fit their functions.
     """
     if not isinstance(model, Model):
         raise InvalidRequestError(
@@ -23,4 +24,7 @@ def inlined(model: Model) -> Model:
         )
     if not model.skeleton.functions:
         return model
-    return replace(model, skeleton=inliner.inline_local_functions(model.skeleton))
+    try:
+        return replace(model, skeleton=inliner.inline_local_functions(model.skeleton))
+    except RuntimeError as error:  # the bindings' name for a failed assertion
+        raise InvalidModelError(f"a call does not fit its function: {error}") from error

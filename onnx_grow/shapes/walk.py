@@ -150,9 +150,14 @@ class Walk:
             self._evaluate(node)
 
     def _check(self, schema: OpSchema, node: onnx.NodeProto) -> None:
-        """Refuse a node with more or fewer inputs or outputs than its operator has: inference would crash."""
+        """Refuse a node with more or fewer inputs or outputs than its operator has: inference would crash, or ONNX Runtime."""
         if not schema.min_input <= len(node.input) <= schema.max_input:
             raise InvalidModelError(f"{title(node)} has {len(node.input)} inputs")
+        for i, name in enumerate(node.input):
+            formal = schema.inputs[min(i, len(schema.inputs) - 1)]
+            # Of lists only: exporters do leave out inputs that Resize says it needs.
+            if not name and formal.option == OpSchema.FormalParameterOption.Variadic:
+                raise InvalidModelError(f"{title(node)} has no input {i}, which it needs")
         if not schema.min_output <= len(node.output) <= schema.max_output:
             raise InvalidModelError(f"{title(node)} has {len(node.output)} outputs")
         if schema.name == "Split":
