@@ -105,6 +105,13 @@ CASES = [
         opset=18,
     ),
     Case(
+        "a repeated constant takes no scale that differs between repetitions",
+        """(double[N, 4] x) => (double[N] y) <double[4, 6] v, double[1, 1] c, int64[2] s, int64[1] one> {
+            a = MatMul(x, v) t = Tanh(a) k = Tile(c, s) b = Mul(t, k) y = ReduceSum <keepdims = 0> (b, one) }""",
+        "a",
+        {"s": np.array([1, 6]), "one": np.array([1])},
+    ),
+    Case(
         "a scale finds its letter among the operands of an Einsum",
         """(double[N, 4] x) => (double[N] y) <double[4, 4, 8] v, double[8] s> {
             a = Einsum <equation = "na,abz,z->bnz"> (x, v, s) b = Relu(a) y = ReduceL2 <axes = [0, 2], keepdims = 0> (b) }""",

@@ -209,6 +209,11 @@ class Absorption:
         scale = _reshaped(factors, out, self.shape(node, 0))
         return None if scale is None else [[(0, scale)]]
 
+    def _tile(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+        """What is repeated has one value for all repetitions."""
+        fits = all(n in (1, size) for n, size in zip(factors.shape, self.shape(node, 0), strict=True))
+        return [[(0, factors)]] if fits else None
+
     def _split(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
         proto = self.analysis.topology.proto(node)
         axis = _attribute(proto, "axis", 0) % factors.ndim
@@ -320,6 +325,7 @@ _BACKWARD: dict[str, _Backward] = {
     "Cast": Absorption._cast,
     "Transpose": Absorption._transpose,
     **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), Absorption._reshape),
+    "Tile": Absorption._tile,
     "Split": Absorption._split,
     "Gather": Absorption._gather,
     "Concat": Absorption._concat,
