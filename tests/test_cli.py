@@ -353,7 +353,7 @@ class TestOptions:
 
     def test_verify(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data").mkdir()
-        line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5"
+        line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5 --proof"
         options = self.said(
             monkeypatch, "onnx_grow.verification.verify", "verify", "model.onnx", "model.onnx", *line.split()
         )
@@ -363,6 +363,7 @@ class TestOptions:
             "provider": "cpu",
             "seeds": 5,
             "tolerance": 2.5,
+            "proof": True,
         }
 
     @pytest.mark.parametrize("command", ["widen", "deepen"])
@@ -370,7 +371,7 @@ class TestOptions:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
         Path("data").mkdir()
-        line = "--inputs data --shape x:1,3,8,8 --provider cpu"
+        line = "--inputs data --shape x:1,3,8,8 --provider cpu --no-proof"
         options = self.said(
             monkeypatch, "onnx_grow.verification.verify", command, "model.onnx", *line.split()
         )
@@ -382,6 +383,7 @@ class TestOptions:
             "shapes": {"x": (1, 3, 8, 8)},
             "provider": "cpu",
             "tolerance": 3.0,
+            "proof": False,
         }
 
 

@@ -69,6 +69,7 @@ def deepen(
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     inputs: str | None,
     provider: str,
+    proof: bool | None,
     no_verify: bool,
     screen: Screen,
 ) -> None:
@@ -93,6 +94,6 @@ def deepen(
             return replace(plan, notes=(*plan.notes, UNUSED))
         return plan
 
-    comparison = Comparison(provider, inputs, dict(shapes))
+    comparison = Comparison(provider, inputs, dict(shapes), proof=proof)
     target = Target.of(source, output, "deep", force)
     grow(source, target, planned, comparison, screen, dry_run=dry_run, unverified=no_verify)

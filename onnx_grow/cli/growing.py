@@ -31,6 +31,7 @@ class Comparison:
     inputs: str | None
     shapes: Mapping[str, Sequence[int]]
     tolerance: float = 3.0
+    proof: bool | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -38,7 +39,8 @@ class Comparison:
         shapes = (f"--shape={name}:{','.join(map(str, dims))}" for name, dims in self.shapes.items())
         inputs = (f"--inputs={self.inputs}",) if self.inputs else ()
         provider = (f"--provider={self.provider}",) if self.provider != "auto" else ()
-        return (*inputs, *shapes, *provider)
+        proof = () if self.proof is None else ("--proof",) if self.proof else ("--no-proof",)
+        return (*inputs, *shapes, *provider, *proof)
 
     def check(self) -> None:
         """Find out before the long work whether the device answers. Raises DeviceUnavailableError."""
@@ -58,6 +60,7 @@ class Comparison:
             inputs=self.inputs,
             shapes=self.shapes or None,
             tolerance=self.tolerance,
+            proof=False if self.tolerance == INEXACT else self.proof,
             expect={"parameters": grown.parameters, "nodes": len(grown.skeleton.graph.node)},
         )
 

@@ -115,6 +115,11 @@ checking_options = _all(
         show_default=True,
         help="Where to verify. auto takes CUDA when it answers and says which it was.",
     ),
+    click.option(
+        "--proof/--no-proof",
+        default=None,
+        help="Compare in float64, too, where rounding hides nothing.  [default: for small models]",
+    ),
 )
 
 seed_option = click.option(

@@ -33,6 +33,7 @@ def verify(
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     inputs: str | None,
     provider: str,
+    proof: bool | None,
     seeds: int | None,
     tolerance: float,
     screen: Screen,
@@ -55,6 +56,7 @@ def verify(
             shapes=dict(shapes),
             seeds=seeds,
             tolerance=tolerance,
+            proof=proof,
         )
     verification = Verification(original, grown, report)
     screen.show(verification.to_json(), verification.view(verbose=screen.verbose))

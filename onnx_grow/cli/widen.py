@@ -88,6 +88,7 @@ def widen(
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     inputs: str | None,
     provider: str,
+    proof: bool | None,
     no_verify: bool,
     screen: Screen,
 ) -> None:
@@ -117,6 +118,6 @@ def widen(
         )
 
     tolerance = INEXACT if scheme == "noise" else 3.0
-    comparison = Comparison(provider, inputs, dict(shapes), tolerance)
+    comparison = Comparison(provider, inputs, dict(shapes), tolerance, proof=proof)
     target = Target.of(source, output, "wide", force)
     grow(source, target, planned, comparison, screen, dry_run=dry_run, unverified=no_verify)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from onnx_grow.verification.promotion import doubled
+from onnx_grow.verification.proof import EXACT, Proof, prove
 from onnx_grow.verification.providers import Device, choose
 from onnx_grow.verification.report import Check, Output, Report
 from onnx_grow.verification.verification import verify
 
-__all__ = ["Check", "Device", "Output", "Report", "choose", "verify"]
+__all__ = ["EXACT", "Check", "Device", "Output", "Proof", "Report", "choose", "doubled", "prove", "verify"]

@@ -1,23 +1,24 @@
-"""bfloat16 models as float32 ones, for ONNX Runtime, which has few bfloat16 kernels and no way to feed them.
+"""Models in a wider floating-point type: bfloat16 ones as float32, for ONNX Runtime, which has few bfloat16 kernels and no way
+to feed them, and any as float64, to tell rounding from error.
 
-Every bfloat16 value is a float32 value, so the weights stay what they are; only the arithmetic between them is more
-exact. What the rounding of the weights to bfloat16 does is still there, in both models.
+Every value of a type is one of the wider type, too, so the weights stay what they are; only the arithmetic between them is more
+exact. What the rounding of the weights did is still there, in both models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from onnx_grow.model import Inline, Model, Weight
+from onnx_grow.model import Inline, Model, Weight, raw_length
 from onnx_grow.model.walk import all_nodes, graphs, tensors
 
-__all__ = ["promoted", "uses_bfloat16"]
+__all__ = ["doubled", "promoted", "uses_bfloat16"]
 
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "precision")
 
@@ -29,42 +30,48 @@ def uses_bfloat16(model: Model) -> bool:
         any(weight.dtype == TensorProto.BFLOAT16 for weight in model.weights.values())
         or any(proto.elem_type == TensorProto.BFLOAT16 for proto in _tensor_types(skeleton))
         or any(tensor.data_type == TensorProto.BFLOAT16 for tensor in tensors(skeleton))
-        or any(True for _ in _type_attributes(skeleton))
+        or any(attribute.i == TensorProto.BFLOAT16 for attribute in _type_attributes(skeleton))
     )
 
 
-def promoted(model: Model) -> Model:
-    """The same model with float32 in place of bfloat16 everywhere; weights are converted while they are read."""
+def promoted(
+    model: Model, *, narrow: Collection[int] = (TensorProto.BFLOAT16,), wide: int = TensorProto.FLOAT
+) -> Model:
+    """The same model with the type `wide` in place of the types `narrow` everywhere; weights are converted while they are read."""
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model.skeleton)
     for proto in _tensor_types(skeleton):
-        if proto.elem_type == TensorProto.BFLOAT16:
-            proto.elem_type = TensorProto.FLOAT
-    for attribute in list(_type_attributes(skeleton)):
-        attribute.i = TensorProto.FLOAT
+        if proto.elem_type in narrow:
+            proto.elem_type = wide
+    for attribute in _type_attributes(skeleton):
+        if attribute.i in narrow:
+            attribute.i = wide
     for tensor in tensors(skeleton):
-        if tensor.data_type == TensorProto.BFLOAT16:
-            values = numpy_helper.to_array(tensor).astype(np.float32)
+        if tensor.data_type in narrow:
+            values = numpy_helper.to_array(tensor).astype(_numpy(wide))
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     for initializer in skeleton.graph.initializer:
-        if initializer.data_type == TensorProto.BFLOAT16:
-            initializer.data_type = TensorProto.FLOAT
+        if initializer.data_type in narrow:
+            initializer.data_type = wide
     weights: dict[str, Weight] = {
-        name: _Promoted(weight) if weight.dtype == TensorProto.BFLOAT16 else weight
+        name: _Promoted(weight, wide) if weight.dtype in narrow else weight
         for name, weight in model.weights.items()
     }
     return Model(skeleton, weights)
 
 
+def doubled(model: Model) -> Model:
+    """The same model in float64. Its operators need not have kernels for that: see `onnx_grow.verification.proof`."""
+    narrow = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    return promoted(model, narrow=narrow, wide=TensorProto.DOUBLE)
+
+
 @dataclass(frozen=True, eq=False)
 class _Promoted:
-    """A bfloat16 weight read as float32."""
+    """A weight read in a wider type."""
 
     base: Weight
-
-    @property
-    def dtype(self) -> int:
-        return int(TensorProto.FLOAT)
+    dtype: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,13 +79,17 @@ class _Promoted:
 
     @property
     def nbytes(self) -> int:
-        return 2 * self.base.nbytes
+        return raw_length(self.dtype, self.shape)
 
     def array(self) -> np.ndarray[Any, Any]:
-        return self.base.array().astype(np.float32)
+        return self.base.array().astype(_numpy(self.dtype))
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         return Inline(self.array()).chunks()
+
+
+def _numpy(dtype: int) -> np.dtype[Any]:
+    return helper.tensor_dtype_to_np_dtype(dtype)
 
 
 def _tensor_types(skeleton: onnx.ModelProto) -> Iterator[onnx.TypeProto.Tensor]:
@@ -94,5 +105,5 @@ def _tensor_types(skeleton: onnx.ModelProto) -> Iterator[onnx.TypeProto.Tensor]:
 def _type_attributes(skeleton: onnx.ModelProto) -> Iterator[AttributeProto]:
     for node in all_nodes(skeleton):
         for attribute in node.attribute:
-            if attribute.name in _TYPE_ATTRIBUTES and attribute.i == TensorProto.BFLOAT16:
+            if attribute.name in _TYPE_ATTRIBUTES:
                 yield attribute

@@ -51,7 +51,8 @@ class Report:
     """The result of `verify`.
 
     `provider` is `cpu` or `cuda`, `device` the line that also says why. `inputs` names the sets of inputs that were run,
-    `tolerance` how many times its noise an output may deviate.
+    `tolerance` how many times its noise an output may deviate. `float64` is ||grown - original|| / ||original|| in float64, None where
+    that was not asked for or cannot be evaluated.
     """
 
     provider: str
@@ -62,6 +63,7 @@ class Report:
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
     seconds: float
+    float64: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -89,7 +91,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; keys are stable, infinite numbers are null.
 
-        `ok`, `provider`, `device`, `tolerance`, `seconds`, `ratio`, `inputs` [label], `checks` [{`name`, `ok`, `detail`}],
+        `ok`, `provider`, `device`, `tolerance`, `seconds`, `ratio`, `float64`, `inputs` [label], `checks` [{`name`, `ok`, `detail`}],
         `outputs` [{`name`, `dtype`, `exact`, `error_l2`, `error_max`, `noise_l2`, `noise_max`, `ratio`, `worst_input`, `top1`}],
         `warnings` [text].
         """
@@ -100,6 +102,7 @@ class Report:
             "tolerance": self.tolerance,
             "seconds": round(self.seconds, 3),
             "ratio": _finite(self.ratio),
+            "float64": _finite(self.float64),
             "inputs": list(self.inputs),
             "checks": [vars(check) for check in self.checks],
             "outputs": [

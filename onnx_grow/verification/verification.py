@@ -7,6 +7,8 @@ output fails if it deviates by more than `tolerance` times the noise.
 
 An output that fails is looked at again before anybody is told: the original is moved by rounding noise several more
 times, so that a noise that happened to be small, or a tie that may fall either way, is not taken for a fault.
+
+Small models are compared in float64, too: there rounding hides next to nothing.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from onnx_grow.verification.comparison import Difference, difference, is_exact, 
 from onnx_grow.verification.datasets import Given
 from onnx_grow.verification.inputs import Feed
 from onnx_grow.verification.promotion import uses_bfloat16
+from onnx_grow.verification.proof import Proof, prove
 from onnx_grow.verification.providers import choose
 from onnx_grow.verification.reference import Reference, Stage, measure
 from onnx_grow.verification.report import Check, Output, Report
 from onnx_grow.verification.sessions import RunError, opened
+from onnx_grow.verification.trials import is_small
 
 __all__ = ["verify"]
 
@@ -55,6 +59,7 @@ def verify(
     shapes: Mapping[str, Sequence[int]] | None = None,
     seeds: int | None = None,
     tolerance: float = 3.0,
+    proof: bool | None = None,
     expect: checks.Expected | None = None,
 ) -> Report:
     """Compare two models, on `provider` (`auto`, `cuda`, `cpu`), and report how far apart they are.
@@ -62,7 +67,8 @@ def verify(
     `inputs` are files (see `onnx_grow.verification.datasets`), arrays by input name, or several sets of those; without them
     inputs are made up from `seeds` seeds (3, for small models 9), of the sizes in `shapes` (input name to shape) or of
     sizes the original accepts. `tolerance` is in units of the original's own rounding noise; correct growths stay
-    near 1. `expect` are facts about the grown model, such as `{"parameters": 25_600_000}`.
+    near 1. With `proof` the models are compared in float64, too (by default if they are small), where a correct growth deviates by
+    some 1e-15: see `onnx_grow.verification.proof`. `expect` are facts about the grown model, such as `{"parameters": 25_600_000}`.
 
     Never raises because the models differ: look at `report.ok` or call `report.raise_if_failed()`. Raises
     InvalidModelError for a file that is no model or an original that does not run, InvalidRequestError for arguments
@@ -81,6 +87,7 @@ def verify(
     feeds: Sequence[Feed] = ()
     outputs: list[Output] = []
     notes: list[str] = []
+    proved: Proof | None = None
     if checks.same_inputs(before, after):
         with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
             reference = measure(
@@ -90,6 +97,9 @@ def verify(
             outputs = comparison.settled(tolerance)
         feeds = reference.feeds
         found.append(comparison.check)
+        if proof or (proof is None and is_small(before, _sizes(feeds[0]))):
+            proved = prove(before, after, feeds[0].arrays, expected=reference.plain[0], tolerance=tolerance)
+            found.append(Check("float64", proved.ok, proved.detail))
         notes = [*reference.notes, *_warnings(reference)]
     return Report(
         provider=device.name,
@@ -99,6 +109,7 @@ def verify(
         outputs=tuple(outputs),
         checks=tuple(found),
         warnings=tuple(notes),
+        float64=proved.error if proved else None,
         seconds=time.perf_counter() - started,
     )
 
@@ -215,6 +226,10 @@ def _is_constant(arrays: list[Array]) -> bool:
     repeated = [shape for shape in set(shapes) if shapes.count(shape) > 1 and math.prod(shape)]
     groups = [[array for array in arrays if array.shape == shape] for shape in repeated]
     return bool(groups) and all(np.array_equal(group[0], other) for group in groups for other in group[1:])
+
+
+def _sizes(feed: Feed) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in feed.arrays.items()}
 
 
 def _model(source: Model | str | os.PathLike[str]) -> Model:

@@ -1,0 +1,229 @@
+"""Is a growth exact as algebra? Both models in float64, where a correct one deviates by some 1e-15 and a wrong one does not.
+
+ONNX Runtime has no float64 kernels for convolutions, pooling, Gelu and others, so that nodes run one by one: in ONNX Runtime
+where it has the kernel, else by the reference implementation that ONNX itself ships. Where neither can, there is no proof,
+and the reason says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnx_grow.model import Model, inlined
+from onnx_grow.model.walk import nested_graphs
+from onnx_grow.verification.comparison import NOTHING, Deviation, Difference, difference, is_exact
+from onnx_grow.verification.noise import jittered
+from onnx_grow.verification.promotion import doubled
+
+__all__ = ["EXACT", "Proof", "Unprovable", "prove", "run_in_float64"]
+
+Array = np.ndarray[Any, Any]
+
+EXACT = 1e-10
+"""Relative deviation up to which two models are equal in float64: correct growths reach 1e-14, errors exceed it by orders of magnitude."""
+PLAUSIBLE = 0.05
+"""Relative deviation from ONNX Runtime's own result beyond which the evaluation in float64 is not to be believed."""
+RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomUniform"})
+
+
+class Unprovable(Exception):
+    """A model cannot be evaluated in float64; the message names the node."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What float64 says: `error` is ||grown - original|| / ||original|| of the worst output, None where it could not be found.
+
+    `ok` is false only for an error that neither float64 (`EXACT`) nor the rounding of the weights explains.
+    """
+
+    ok: bool
+    error: float | None
+    detail: str
+
+
+def prove(
+    original: Model,
+    grown: Model,
+    feed: Mapping[str, Array],
+    *,
+    expected: Mapping[str, Array] | None = None,
+    tolerance: float = 3.0,
+) -> Proof:
+    """Compare two models in float64 on one set of inputs.
+
+    `expected` is what ONNX Runtime computes of the original in its own type: an evaluation that is far from it counts for nothing. Where
+    weights had to be rounded (a third of a float32 is none), the error may be up to `tolerance` times what moving all weights of the
+    original by rounding does.
+    """
+    try:
+        reference = run_in_float64(original, feed)
+        if expected and (off := _implausible(reference, expected)):
+            return Proof(
+                True, None, f"float64 proves nothing here: output {off!r} is not what ONNX Runtime computes"
+            )
+        error = _worst(reference, run_in_float64(grown, feed))
+        if error <= EXACT:
+            return Proof(True, error, f"float64 deviates by {error:.0e}")
+        noise = max(_worst(reference, run_in_float64(jittered(original, seed), feed)) for seed in (1, 2))
+    except Unprovable as reason:
+        return Proof(True, None, f"no proof in float64: {reason}")
+    ok = error <= tolerance * noise
+    verdict = "no more than" if ok else "and not"
+    return Proof(
+        ok,
+        error,
+        f"float64 deviates by {error:.0e}, {verdict} rounding of the weights explains ({noise:.0e})",
+    )
+
+
+def run_in_float64(model: Model, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs of a model, computed in float64 whatever its type, by name. Raises Unprovable, naming the node."""
+    wide = doubled(inlined(model))
+    graph = wide.skeleton.graph
+    values: dict[str, Any] = {name: _wide(array) for name, array in feed.items()}
+    reads = Counter(name for node in graph.node for name in _inputs(node))
+    reads.update(value.name for value in graph.output)
+    bench = _Bench(wide.skeleton.opset_import)
+    for node in graph.node:
+        names = _inputs(node)
+        for name in names:
+            if name not in values and name in wide.weights:
+                values[name] = wide.weights[name].array()
+        missing = [name for name in names if name not in values]
+        if missing:
+            raise Unprovable(f"{_title(node)} reads {missing[0]!r}, which has no value")
+        results = bench.run(node, {name: values[name] for name in names})
+        values.update(
+            (name, _wide(result)) for name, result in zip(node.output, results, strict=False) if name
+        )
+        reads.subtract(names)
+        for name in names:
+            if not reads[name]:
+                values.pop(name, None)
+    outputs = (value.name for value in graph.output)
+    return {name: values[name] if name in values else wide.weights[name].array() for name in outputs}
+
+
+class _Bench:
+    """Runs single nodes."""
+
+    def __init__(self, opsets: Sequence[onnx.OperatorSetIdProto]) -> None:
+        self.opsets = opsets
+        self.lacking: set[tuple[object, ...]] = set()
+
+    def run(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> Sequence[Any]:
+        if node.op_type.removesuffix("Like") in RANDOM:
+            raise Unprovable(f"{_title(node)} draws random numbers")
+        kernel = (node.domain, node.op_type, *(str(getattr(value, "dtype", "")) for value in values.values()))
+        model = self._alone(node, values)
+        if model and kernel not in self.lacking:
+            try:
+                return _by_runtime(model, values)
+            except Exception:  # onnxruntime has no common error class; most often it has no such kernel
+                self.lacking.add(kernel)
+        try:
+            with np.errstate(all="ignore"):
+                return _by_reference(model, node, self.opsets, values)
+        except Exception as reason:  # the reference implementations raise whatever numpy raises
+            line = " ".join(str(reason).split())[:120]
+            raise Unprovable(f"{_title(node)} has no implementation in float64 ({line})") from reason
+
+    def _alone(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> onnx.ModelProto | None:
+        """A model of this node only; None where a value is no tensor."""
+        if not all(isinstance(value, np.ndarray) for value in values.values()):
+            return None
+        inputs = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in values.items()
+        ]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = helper.make_graph([node], "node", inputs, outputs)
+        return helper.make_model(graph, opset_imports=self.opsets, ir_version=8)
+
+
+def _by_runtime(model: onnx.ModelProto, values: Mapping[str, Array]) -> Sequence[Any]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return _placed(model.graph.node[0], session.run(None, dict(values)))
+
+
+def _by_reference(
+    model: onnx.ModelProto | None,
+    node: onnx.NodeProto,
+    opsets: Sequence[onnx.OperatorSetIdProto],
+    values: Mapping[str, Any],
+) -> Sequence[Any]:
+    from onnx.reference import ReferenceEvaluator
+
+    if model is None:
+        evaluator = ReferenceEvaluator(node, opsets={opset.domain: opset.version for opset in opsets})
+    else:
+        evaluator = ReferenceEvaluator(model)
+    return _placed(node, evaluator.run(None, dict(values)))
+
+
+def _placed(node: onnx.NodeProto, results: Iterable[Any]) -> Sequence[Any]:
+    """The results at the positions of the node's outputs, of which some may have no name."""
+    found = iter(results)
+    return [next(found) if name else None for name in node.output]
+
+
+def _inputs(node: onnx.NodeProto) -> list[str]:
+    """What a node reads, its bodies included."""
+    inner = list(nested_graphs(onnx.GraphProto(node=[node])))
+    made = {name for graph in inner for n in graph.node for name in n.output}
+    made |= {value.name for graph in inner for value in (*graph.input, *graph.initializer)}
+    read = [*node.input, *(name for graph in inner for n in graph.node for name in n.input)]
+    read += [value.name for graph in inner for value in graph.output]
+    return [name for name in dict.fromkeys(read) if name and (name in node.input or name not in made)]
+
+
+def _wide(value: Any) -> Any:
+    """Half and single precision as double; everything else as it is."""
+    if isinstance(value, list):
+        return [_wide(item) for item in value]
+    array = np.asarray(value)
+    return array if is_exact(array) or array.dtype.kind == "c" else array.astype(np.float64)
+
+
+def _worst(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    return max((_deviation(a[name], b.get(name)).l2 for name in a), default=0.0)
+
+
+def _deviation(a: Any, b: Any) -> Deviation:
+    if isinstance(a, list):
+        pairs = zip(a, b, strict=True) if isinstance(b, list) and len(a) == len(b) else [(np.zeros(0), None)]
+        return reduce(or_, (_deviation(x, y) for x, y in pairs), NOTHING)
+    found: Difference = difference(a, b)
+    if isinstance(found, Deviation):
+        return found
+    share = float(np.mean(found)) if found.size else 0.0
+    return Deviation(share, share)
+
+
+def _implausible(reference: Mapping[str, Any], expected: Mapping[str, Array]) -> str:
+    """The first floating-point output that is far from what it should be, if any."""
+    for name, array in expected.items():
+        found = reference.get(name)
+        comparable = isinstance(found, np.ndarray) and not is_exact(array)
+        if comparable and not _deviation(_wide(array), found).l2 <= PLAUSIBLE:
+            return name
+    return ""
+
+
+def _title(node: onnx.NodeProto) -> str:
+    return f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"
