@@ -320,14 +320,18 @@ class TestOptions:
 
     def test_widen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         line = "--factor 1.5 --width a=b=7 --width c=8 --kind heads --kind state --only x* --only y --scheme noise"
+        line += " --to-params 2x --to-macs 4G --multiple-of 8"
         options = self.said(
             monkeypatch,
-            "onnx_grow.growth.plan_widen",
+            "onnx_grow.growth.widened",
             *("widen", "model.onnx", *line.split(), "--noise", "0.5", "--seed", "9", "--shape", "x:1,3,8,8"),
         )
         assert options == {
             "factor": 1.5,
             "widths": {"a=b": 7, "c": 8},
+            "to_params": "2x",
+            "to_macs": "4G",
+            "multiple_of": 8,
             "kind": ("heads", "state"),
             "only": ("x*", "y"),
             "scheme": "noise",
@@ -339,9 +343,7 @@ class TestOptions:
     def test_deepen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data.npz").touch()
         line = "--after a --after b --every 3 --scheme identity --calibration data.npz --seed 9 --shape x:1"
-        options = self.said(
-            monkeypatch, "onnx_grow.growth.plan_deepen", "deepen", "model.onnx", *line.split()
-        )
+        options = self.said(monkeypatch, "onnx_grow.growth.deepened", "deepen", "model.onnx", *line.split())
         assert options == {
             "after": ("a", "b"),
             "every": 3,
@@ -581,7 +583,7 @@ class TestBadOutput:
     def test_outputs_are_looked_at_before_the_work(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("onnx_grow.growth.plan_widen", too_early)
+        monkeypatch.setattr("onnx_grow.growth.widened", too_early)
         Path("there.onnx").touch()
         refused(run("widen", "model.onnx", "-o", "none/out.onnx"), 2, "none does not exist")
         refused(run("widen", "model.onnx", "-o", "there.onnx"), 2, "there.onnx exists")
@@ -724,7 +726,7 @@ class TestErrors:
         def broken(*args: object, **options: object) -> None:
             raise KeyError("oops")
 
-        monkeypatch.setattr("onnx_grow.growth.plan_widen", broken)
+        monkeypatch.setattr("onnx_grow.growth.widened", broken)
         refused(run("widen", "model.onnx"), 70, "internal error: KeyError: 'oops'", "--debug")
 
     def test_errors_as_documents(self, folder: Path) -> None:

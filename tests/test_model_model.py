@@ -17,7 +17,7 @@ def model(
     return parser.parse_model(f"<{header}> g (float[2] x) => (float[2] y) {{ {body} }}")
 
 
-def test_parameters_count_floating_point_values_once() -> None:
+def test_parameters_count_floating_point_values_and_narrow_integers_once() -> None:
     proto = model()
     for name, array in {
         "f": np.zeros((2, 3), np.float32),
@@ -37,7 +37,7 @@ def test_parameters_count_floating_point_values_once() -> None:
             helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, f"{name}_value"))
         )
     proto.graph.node.append(helper.make_node("Constant", [], ["l"], value_floats=[1.0, 2.0, 3.0]))
-    assert load(proto).parameters == 6 + 5 + 1 + 7 + 8 + 3
+    assert load(proto).parameters == 6 + 5 + 1 + 7 + 8 + 3 + 100
 
 
 @pytest.mark.parametrize(

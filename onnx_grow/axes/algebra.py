@@ -17,7 +17,7 @@ This module is pure: it knows nothing of ONNX.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from math import prod
 
 import numpy as np
@@ -142,7 +142,7 @@ def index_map(dim: Dim, maps: Maps) -> Indices | None:
     return out
 
 
-def grown_size(dim: Dim, maps: Maps) -> int:
+def grown_size(dim: Dim, maps: Mapping[Axis, Sized]) -> int:
     """Number of indices of a dimension once its axes have grown by `maps`."""
     total = 1
     for factor in resolve(dim):

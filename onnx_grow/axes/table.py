@@ -9,6 +9,7 @@ from typing import Any
 
 from onnx_grow.axes.algebra import Axis, leaves
 from onnx_grow.axes.inference import Analysis
+from onnx_grow.model import holds_parameters
 
 KINDS = ("hidden", "residual", "embedding", "state", "head_dim", "heads", "groups")
 """Kinds of axes, those that people mean by "wider" first."""
@@ -58,7 +59,9 @@ class AxisTable:
     """The axes of a model that weights have, in graph order.
 
     Iterates as `AxisInfo`; `str()` is a plain table. `parameters` counts all weights of the model, `growable_parameters` those with
-    at least one growable dimension. `refused` are the nodes that no rule describes, with reasons.
+    at least one growable dimension. `refused` are the nodes that no rule describes, with reasons. `macs` are the
+    multiply-accumulates for one sample at the shapes `inputs` of the model's inputs, the first dimension of which counts samples if
+    the file leaves it open.
     """
 
     rows: tuple[AxisInfo, ...]
@@ -66,6 +69,8 @@ class AxisTable:
     growable_parameters: int
     refused: tuple[str, ...]
     axes: Mapping[str, Axis] = field(repr=False, compare=False)
+    macs: int = 0
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[AxisInfo]:
         return iter(self.rows)
@@ -97,6 +102,7 @@ class AxisTable:
         return {
             "parameters": self.parameters,
             "growable_parameters": self.growable_parameters,
+            "macs": self.macs,
             "refused": list(self.refused),
             "axes": [{**asdict(row), "growable": row.growable} for row in self.rows],
         }
@@ -146,18 +152,9 @@ class _Tabulation:
         rows = tuple(self._row(name, found) for name, found in named.items())
         sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
         growable = {name for found in named.values() if not found.frozen for name in self.weights[found]}
-        growing = sum(sizes[name] for name in growable)
-        return AxisTable(rows, self._parameters(), growing, self.analysis.refused, named)
-
-    def _parameters(self) -> int:
-        proto = self.analysis.topology.proto
-        quantized = {proto(node).input[i] for node, i in self.analysis.said.zeros}
-        integers = (
-            prod(self.analysis.shapes.shape[name])
-            for name in quantized & self.analysis.constants
-            if not _is_float(self.analysis.shapes.dtype[name])
-        )
-        return self.analysis.model.parameters + sum(integers)
+        dtype = self.analysis.shapes.dtype
+        growing = sum(sizes[name] for name in growable if holds_parameters(dtype.get(name, 0)))
+        return AxisTable(rows, self.analysis.model.parameters, growing, self.analysis.refused, named)
 
     def _node(self, index: int) -> None:
         proto = self.analysis.topology.proto(index)

@@ -78,10 +78,10 @@ def deepen(
     Writes MODEL-deep.onnx beside MODEL, unless -o says otherwise.
     """
 
-    def planned(model: Model) -> DeepenPlan:
-        from onnx_grow.growth import plan_deepen
+    def grown(model: Model) -> tuple[DeepenPlan, Model]:
+        from onnx_grow.growth import deepened
 
-        plan = plan_deepen(
+        plan, deeper = deepened(
             model,
             after=after,
             every=every,
@@ -91,9 +91,9 @@ def deepen(
             shapes=dict(shapes),
         )
         if calibration and not any(getattr(layer, "statistics", None) for layer in plan.layers):
-            return replace(plan, notes=(*plan.notes, UNUSED))
-        return plan
+            return replace(plan, notes=(*plan.notes, UNUSED)), deeper
+        return plan, deeper
 
     comparison = Comparison(provider, inputs, dict(shapes), proof=proof)
     target = Target.of(source, output, "deep", force)
-    grow(source, target, planned, comparison, screen, dry_run=dry_run, unverified=no_verify)
+    grow(source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify)

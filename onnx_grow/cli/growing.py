@@ -68,18 +68,17 @@ class Comparison:
 def grow(
     source: str,
     target: Target,
-    planned: Callable[[Model], WidenPlan | DeepenPlan],
+    grown_by: Callable[[Model], tuple[WidenPlan | DeepenPlan, Model]],
     comparison: Comparison,
     screen: Screen,
     *,
     dry_run: bool = False,
     unverified: bool = False,
 ) -> None:
-    """Grow `source` as `planned` says, and put the result at `target` once it has proved equal (`unverified`: at once).
+    """Grow `source` by `grown_by`, which says how it did, and put the result at `target` once it has proved equal (`unverified`: at once).
 
     Raises the errors of every step, VerificationFailedError after showing the report; no error leaves a file behind.
     """
-    from onnx_grow.growth import apply
     from onnx_grow.report import Growth
 
     if target.is_standard_output:
@@ -93,8 +92,7 @@ def grow(
     if not dry_run:
         target.check(original)
     with screen.progress("planning"):
-        plan = planned(original)
-        grown = apply(original, plan)
+        plan, grown = grown_by(original)
     growth = Growth(
         source, str(target.path), original, grown, plan, bytes_on_disk(original), bytes_on_disk(grown)
     )

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     "--factor",
     type=to_factor,
     metavar="X",
-    default=2.0,
-    show_default=True,
-    help="Multiply the width of every selected axis.",
+    help="Multiply the width of every selected axis.  [default: 2]",
 )
 @click.option(
     "--width",
@@ -44,6 +42,23 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="GLOB=N",
     help="Give axes of this name exactly N channels, and leave all others as they are; repeatable.",
+)
+@click.option(
+    "--to-params",
+    metavar="N",
+    help="Instead of a factor: as wide as N parameters allow, such as 25M, 1.5B or 3x of those there are.",
+)
+@click.option(
+    "--to-macs",
+    metavar="N",
+    help="Instead of a factor: as wide as N multiply-accumulates for one sample allow, such as 4G or 2x.",
+)
+@click.option(
+    "--multiple-of",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    help="Make widths multiples of N, such as 8 or 64, as hardware likes them.",
 )
 @click.option(
     "--kind",
@@ -78,8 +93,11 @@ def widen(
     output: str | None,
     force: bool,
     dry_run: bool,
-    factor: float,
+    factor: float | None,
     widths: tuple[tuple[str, int], ...],
+    to_params: str | None,
+    to_macs: str | None,
+    multiple_of: int,
     kinds: tuple[str, ...],
     only: tuple[str, ...],
     scheme: Literal["split", "copy", "noise"],
@@ -103,13 +121,16 @@ def widen(
     if noise is not None:
         given["noise"] = noise
 
-    def planned(model: Model) -> WidenPlan:
-        from onnx_grow.growth import plan_widen
+    def grown(model: Model) -> tuple[WidenPlan, Model]:
+        from onnx_grow.growth import widened
 
-        return plan_widen(
+        return widened(
             model,
             factor=factor,
             widths=dict(widths),
+            to_params=to_params,
+            to_macs=to_macs,
+            multiple_of=multiple_of,
             only=only,
             scheme=scheme,
             seed=seed,
@@ -120,4 +141,4 @@ def widen(
     tolerance = INEXACT if scheme == "noise" else 3.0
     comparison = Comparison(provider, inputs, dict(shapes), tolerance, proof=proof)
     target = Target.of(source, output, "wide", force)
-    grow(source, target, planned, comparison, screen, dry_run=dry_run, unverified=no_verify)
+    grow(source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify)

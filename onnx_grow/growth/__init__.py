@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.deepen_plan import DeepenPlan
-from onnx_grow.growth.deepening import apply_deepen, deepen, plan_deepen
+from onnx_grow.growth.deepening import apply_deepen, deepen, deepened, plan_deepen
 from onnx_grow.growth.plan import AxisGrowth, WidenPlan
 from onnx_grow.growth.provenance import history
-from onnx_grow.growth.widening import apply_widen, inspect, plan_widen, widen
+from onnx_grow.growth.widening import apply_widen, inspect, plan_widen, widen, widened
 from onnx_grow.model import Model
 
 __all__ = [
@@ -16,11 +16,13 @@ __all__ = [
     "WidenPlan",
     "apply",
     "deepen",
+    "deepened",
     "history",
     "inspect",
     "plan_deepen",
     "plan_widen",
     "widen",
+    "widened",
 ]
 
 

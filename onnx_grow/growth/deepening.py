@@ -56,9 +56,9 @@ def deepen(
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can be inserted as
     asked, with reasons that name nodes.
     """
-    model = inlined(model)
-    survey, plan = _planned(model, after, every, scheme, calibration, seed, shapes)
-    return _applied(model, plan, survey.flow)
+    return deepened(
+        model, after=after, every=every, scheme=scheme, calibration=calibration, seed=seed, shapes=shapes
+    )[1]
 
 
 def plan_deepen(
@@ -76,6 +76,22 @@ def plan_deepen(
     The plan holds the statistics of the forward pass, so applying it needs no data.
     """
     return _planned(inlined(model), after, every, scheme, calibration, seed, shapes)[1]
+
+
+def deepened(
+    model: Model,
+    *,
+    after: str | Sequence[str] = (),
+    every: int | None = None,
+    scheme: DeepenScheme | None = None,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> tuple[DeepenPlan, Model]:
+    """Both at once: the plan of `plan_deepen` and the model of `deepen`, whose arguments it takes."""
+    model = inlined(model)
+    survey, plan = _planned(model, after, every, scheme, calibration, seed, shapes)
+    return plan, _applied(model, plan, survey.flow)
 
 
 def apply_deepen(model: Model, plan: DeepenPlan) -> Model:

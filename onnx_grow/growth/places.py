@@ -16,7 +16,7 @@ from onnx_grow.growth.deepen_plan import DeepenScheme, IdentityLayer, ResidualBr
 from onnx_grow.growth.residual import home
 from onnx_grow.growth.sites import Refused, Site, find_sites
 from onnx_grow.growth.skips import Skip, find_skips, has_weights, layers, weights_of
-from onnx_grow.model import Model, dtype_name
+from onnx_grow.model import Model, holds_parameters
 from onnx_grow.shapes import Shapes
 
 __all__ = ["Place", "Survey", "choose", "skipped"]
@@ -135,10 +135,9 @@ def _block(flow: Dataflow, shapes: Shapes, group: tuple[Skip, ...], path: str) -
 
 
 def _parameters(flow: Dataflow, name: str) -> int:
-    """Elements of a stored tensor of floating-point numbers, as `Model.parameters` counts them."""
+    """Elements of a stored tensor, as `Model.parameters` counts them."""
     kind = flow.kind(name)
-    floats = kind and dtype_name(kind[0]).startswith(("FLOAT", "DOUBLE", "BFLOAT"))
-    return flow.elements(name) if floats else 0
+    return flow.elements(name) if kind and holds_parameters(kind[0]) else 0
 
 
 def choose(survey: Survey, globs: Sequence[str], every: int | None) -> list[Place]:

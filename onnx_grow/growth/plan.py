@@ -15,10 +15,9 @@ from onnx_grow.axes.algebra import Axis, Dim, Sum, leaves, resolve, segments
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
+from onnx_grow.growth.budget import MOST_CHANNELS, Budget, Footprint, Span, largest
 
 Scheme = Literal["split", "copy", "noise"]
-MOST_CHANNELS = 1 << 20
-"""No network is wider; whoever asks for more mistyped."""
 DEFAULT_KINDS = ("hidden", "residual", "embedding", "state")
 
 
@@ -95,37 +94,64 @@ class WidenPlan:
 
 @dataclass(frozen=True)
 class Request:
-    """What to widen: by `factor`, the axes of `kinds` whose name (or a writer's) matches a glob of `only`.
+    """What to widen: by `factor` (None: 2), the axes of `kinds` whose name (or a writer's) matches a glob of `only`.
 
-    `widths` maps globs to absolute sizes; axes that match one get that size whatever their kind.
+    `widths` maps globs to absolute sizes; axes that match one get that size whatever their kind. Instead of both, `to_params` or
+    `to_macs` says how many parameters or multiply-accumulates the grown model may have. Sizes are multiples of `multiple_of`,
+    but for those of `widths`.
     """
 
-    factor: float = 2.0
+    factor: float | None = None
     widths: Mapping[str, int] = field(default_factory=dict)
     kinds: Sequence[str] = DEFAULT_KINDS
     only: Sequence[str] = ()
+    to_params: float | str | None = None
+    to_macs: float | str | None = None
+    multiple_of: int = 1
 
     def check(self) -> None:
-        """Raise InvalidRequestError for a factor that does not grow and for kinds that do not exist."""
-        if not isinstance(self.factor, int | float) or not 1.0 < self.factor < float("inf"):
+        """Raise InvalidRequestError for a factor that does not grow, for kinds that do not exist and for two ways to say how much."""
+        factor = self.factor
+        if factor is not None and not (isinstance(factor, int | float) and 1.0 < factor < float("inf")):
             raise InvalidRequestError(
-                f"the factor must be a number greater than 1, and {self.factor!r} is not",
+                f"the factor must be a number greater than 1, and {factor!r} is not",
                 hint="2 doubles every width",
+            )
+        ways = {
+            "a factor": factor,
+            "widths": self.widths or None,
+            "a number of parameters": self.to_params,
+            "a number of multiply-accumulates": self.to_macs,
+        }
+        said = [name for name, value in ways.items() if value is not None]
+        if self.is_budget and len(said) > 1:
+            raise InvalidRequestError(
+                f"{' and '.join(said)} cannot both decide how much grows", hint="say one of them"
+            )
+        multiple = self.multiple_of
+        if not isinstance(multiple, int) or isinstance(multiple, bool) or not 0 < multiple <= MOST_CHANNELS:
+            raise InvalidRequestError(
+                f"sizes can be multiples of a whole number from 1 to {MOST_CHANNELS:,}, and {multiple!r} is none"
             )
         for kind in self.kinds:
             if kind not in KINDS:
                 raise InvalidRequestError(f"there is no kind {kind!r}", hint=f"kinds are {', '.join(KINDS)}")
 
+    @property
+    def is_budget(self) -> bool:
+        """Whether a budget decides how much grows."""
+        return self.to_params is not None or self.to_macs is not None
+
 
 def solve(
     analysis: Analysis, table: AxisTable, request: Request
 ) -> tuple[tuple[AxisGrowth, ...], tuple[tuple[str, str], ...]]:
-    """The axes that grow as requested, and those that were asked for and stay, with reasons.
+    """The axes that grow as requested, and those that were asked for and stay, with reasons; `fit` makes them fit a budget.
 
     Raises InvalidRequestError for names that match nothing, NothingToGrowError when nothing is left.
     """
     request.check()
-    sizes, asked, skipped = _select(table, request)
+    sizes, asked, skipped = _select(analysis, table, request)
     names = {table.axes[name]: name for name in sizes}
     wanted = {table.axes[name]: size for name, size in sizes.items()}
     for axis, reason in _compounding(analysis, wanted, table, names, request):
@@ -138,11 +164,20 @@ def solve(
             f"{who} takes statistics over it, so it grows by whole factors only; {wanted[axis]} is no multiple of {axis.size}"
         )
         del wanted[axis]
+    for axis in [
+        axis for axis in wanted if axis.uniform and not _is_exact(table[names[axis]], table, request)
+    ]:
+        if wanted[axis] % request.multiple_of:
+            skipped[names[axis]] = (
+                f"it grows by whole factors only, and {wanted[axis]} is no multiple of {request.multiple_of}; "
+                f"{math.lcm(axis.size, request.multiple_of)} would be"
+            )
+            del wanted[axis]
     for axis, reason in _untied(analysis, wanted):
         skipped[names[axis]] = reason
         del wanted[axis]
     if not wanted:
-        whole = f"--factor {math.ceil(request.factor)} is a whole factor"
+        whole = f"--factor {math.ceil(request.factor or 2.0)} is a whole factor"
         hint = whole if uneven else "onnx-grow inspect lists every axis and why it stays"
         raise NothingToGrowError(_nothing(table, asked, skipped), hint=hint)
     growths = tuple(
@@ -151,6 +186,38 @@ def solve(
         if table.axes[row.name] in wanted
     )
     return growths, tuple(skipped.items())
+
+
+def fit(
+    analysis: Analysis,
+    table: AxisTable,
+    growths: Sequence[AxisGrowth],
+    request: Request,
+    footprint: Footprint,
+    budget: Budget,
+) -> tuple[tuple[AxisGrowth, ...], tuple[tuple[str, str], ...]]:
+    """The growth that comes closest to a budget without exceeding it: of the same axes, but for those that no size fits.
+
+    Raises NothingToGrowError and InvalidRequestError as `largest` does.
+    """
+    tied = _tied(analysis)
+    axes = {growth.name: table.axes[growth.name] for growth in growths}
+    spans = {
+        axis: Span(axis.size, axis.uniform or axis in tied, request.multiple_of) for axis in axes.values()
+    }
+    sizes = largest(footprint, spans, budget)
+    fitting = tuple(
+        replace(growth, new_size=sizes[axes[growth.name]])
+        for growth in growths
+        if sizes[axes[growth.name]] > growth.size
+    )
+    kept = {growth.name for growth in fitting}
+    limit = f"{budget.limit:,} {budget.measure}"
+    return fitting, tuple(
+        (growth.name, f"the least that it can grow by would exceed {limit}")
+        for growth in growths
+        if growth.name not in kept
+    )
 
 
 def check(analysis: Analysis, table: AxisTable, plan: WidenPlan) -> None:
@@ -173,7 +240,9 @@ def check(analysis: Analysis, table: AxisTable, plan: WidenPlan) -> None:
         raise InvalidRequestError(f"the plan cannot grow axis {name!r} as it says: {reason}")
 
 
-def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[AxisInfo], dict[str, str]]:
+def _select(
+    analysis: Analysis, table: AxisTable, request: Request
+) -> tuple[dict[str, int], list[AxisInfo], dict[str, str]]:
     for glob in (*request.only, *request.widths):
         if not any(_matches(table, row, glob) for row in table):
             names = [name for row in table for name in (row.name, *row.writers)]
@@ -182,6 +251,7 @@ def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[Ax
                 f"no axis is called {glob!r}",
                 hint=f"did you mean {close[0]!r}?" if close else "onnx-grow inspect lists them",
             )
+    tied = _tied(analysis) if request.is_budget else frozenset()
     sizes: dict[str, int] = {}
     asked: list[AxisInfo] = []
     skipped: dict[str, str] = {}
@@ -197,7 +267,7 @@ def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[Ax
             raise InvalidRequestError(
                 f"axis {row.name!r} has {row.size} channels; a width of {width} would not grow it"
             )
-        new_size = width or max(row.size + 1, round(row.size * request.factor))
+        new_size = width or _new_size(row, request, whole=table.axes[row.name] in tied)
         if new_size > MOST_CHANNELS:
             raise InvalidRequestError(
                 f"axis {row.name!r} would get {new_size:,} channels; {MOST_CHANNELS:,} is the most"
@@ -207,6 +277,31 @@ def _select(table: AxisTable, request: Request) -> tuple[dict[str, int], list[Ax
         elif width is not None or request.only:
             skipped[row.name] = row.reasons[0]
     return sizes, asked, skipped
+
+
+def _new_size(row: AxisInfo, request: Request, whole: bool) -> int:
+    """The size at the factor requested: the nearest multiple, but more than now; under a budget, one that the axis can have."""
+    whole = whole or row.constraint == "uniform"
+    if whole and request.is_budget:
+        step = math.lcm(row.size, request.multiple_of)
+        return step if step > row.size else 2 * step
+    wanted = row.size * (request.factor or 2.0)
+    if whole:
+        return max(row.size + 1, round(wanted))
+    multiple = request.multiple_of
+    return max((row.size // multiple + 1) * multiple, round(wanted / multiple) * multiple)
+
+
+def _is_exact(row: AxisInfo, table: AxisTable, request: Request) -> bool:
+    """Whether an axis was given a size rather than a factor."""
+    return any(_matches(table, row, glob) for glob in request.widths)
+
+
+def _tied(analysis: Analysis) -> frozenset[Axis]:
+    """The axes that grow by one factor with others."""
+    return frozenset(
+        leaf for tie in analysis.said.algebra.ties for part in segments(tie) for leaf in leaves(part)
+    )
 
 
 def _matches(table: AxisTable, row: AxisInfo, glob: str) -> bool:
@@ -225,9 +320,7 @@ def _compounding(
 ) -> list[tuple[Axis, str]]:
     """Of several growing factors of one dimension, all but one: together they would grow it by more than was asked for."""
     kinds = {table.axes[row.name]: row.kind for row in table}
-    explicit = {
-        axis for axis in wanted if any(_matches(table, table[names[axis]], glob) for glob in request.widths)
-    }
+    explicit = {axis for axis in wanted if _is_exact(table[names[axis]], table, request)}
 
     def rank(factor: list[Axis]) -> tuple[bool, int, bool]:
         return min((leaf not in explicit, KINDS.index(kinds[leaf]), leaf.uniform) for leaf in factor)

@@ -22,11 +22,12 @@ from onnx_grow.growth.absorb import (
     insert_after,
     insert_scale,
 )
+from onnx_grow.growth.budget import Footprint
 from onnx_grow.growth.constants import FLOATS, Constants, Refusal
 from onnx_grow.growth.plan import WidenPlan
 from onnx_grow.growth.recipes import Grown, Scale, Share, Split
 from onnx_grow.growth.sizes import Sizes
-from onnx_grow.model import Draft, Inline, Model, Weight
+from onnx_grow.model import Draft, Inline, Model, Weight, holds_parameters
 from onnx_grow.shapes import infer as infer_shapes
 
 
@@ -47,6 +48,15 @@ def rewrite(
     """The model with the axes of `plan` grown; weights are lazy. Raises Refusal when that cannot be done exactly."""
     maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
     return _Rewrite(analysis, maps, plan).run(metadata or {})
+
+
+def footprint(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> Footprint:
+    """The parameters of the model that `rewrite` makes, at any sizes of the axes of `plan`. Raises Refusal as `rewrite` does.
+
+    Which weights are cloned or inserted is found out once, at the sizes of the plan.
+    """
+    maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
+    return _Rewrite(analysis, maps, plan).footprint()
 
 
 @dataclass
@@ -94,11 +104,7 @@ class _Rewrite:
         }
 
     def run(self, metadata: Mapping[str, str]) -> Model:
-        for contraction in self.analysis.said.contractions:
-            self._contract(contraction)
-        for dilution in self.analysis.said.dilutions:
-            self._concentrate(dilution)
-        self._weights()
+        self._grow_weights()
         self._attributes()
         self._tuned()
         self.sizes.regenerate()
@@ -106,6 +112,21 @@ class _Rewrite:
         grown = self.draft.freeze(metadata)
         self._check(grown)
         return grown
+
+    def footprint(self) -> Footprint:
+        products = [
+            tuple(factor for dim in self.analysis.uses[use] for factor in dim) for use in self._grow_weights()
+        ]
+        grown = sum(grown_size(product, self.maps) for product in products)
+        return Footprint(self.draft.freeze().parameters - grown, tuple(products))
+
+    def _grow_weights(self) -> list[tuple[int, int]]:
+        """Give every weight its copies, shares and scales; one use (node, input) of each weight of numbers that came of it."""
+        for contraction in self.analysis.said.contractions:
+            self._contract(contraction)
+        for dilution in self.analysis.said.dilutions:
+            self._concentrate(dilution)
+        return self._weights()
 
     def _contract(self, contraction: Contraction) -> None:
         """Share what the copies of a contracted dimension are summed to."""
@@ -213,7 +234,8 @@ class _Rewrite:
             out = (out[:, None] * n + part[None, :]).reshape(-1)
         return out
 
-    def _weights(self) -> None:
+    def _weights(self) -> list[tuple[int, int]]:
+        made: list[tuple[int, int]] = []
         by_name: dict[str, list[tuple[int, int]]] = {}
         for (node, i), use in self.uses.items():
             if not use.unchanged:
@@ -223,7 +245,11 @@ class _Rewrite:
             for place in places:
                 alike.setdefault(self.uses[place].key(), []).append(place)
             for same in alike.values():
-                self.constants.replace(name, self._grown(name, self.uses[same[0]]), same)
+                weight = self._grown(name, self.uses[same[0]])
+                self.constants.replace(name, weight, same)
+                if holds_parameters(weight.dtype):
+                    made.append(same[0])
+        return made
 
     def _grown(self, name: str, use: _Use) -> Weight:
         base = self.constants.weight(name)

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from onnx_grow.axes.inference import Analysis, infer
 from onnx_grow.axes.table import AxisTable, tabulate
 from onnx_grow.errors import NothingToGrowError
+from onnx_grow.growth.budget import Budget, Footprint, amount
 from onnx_grow.growth.constants import Refusal
-from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, check, solve
+from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, check, fit, solve
 from onnx_grow.growth.provenance import provenance
-from onnx_grow.growth.rewrite import rewrite
+from onnx_grow.growth.rewrite import footprint, rewrite
 from onnx_grow.model import Model, inlined
 from onnx_grow.operators import RULES
+from onnx_grow.operators.costs import batch, costs
 from onnx_grow.shapes import infer as infer_shapes
 
 InputShapes = Mapping[str, Sequence[int]]
 
 
 def inspect(model: Model, *, shapes: InputShapes | None = None) -> AxisTable:
-    """What can grow in a model, what cannot, and why.
+    """What can grow in a model, what cannot, and why; and what it costs to run.
 
     `shapes` fixes the shapes of some inputs ({name: shape}) where the file leaves them open.
     Raises InvalidRequestError for shapes that do not fit the file.
     """
-    return tabulate(_analyse(model, shapes))
+    analysis = _analyse(model, shapes)
+    return replace(tabulate(analysis), macs=_macs(analysis).at({}), inputs=dict(analysis.shapes.inputs))
 
 
 def plan_widen(
     model: Model,
     *,
-    factor: float = 2.0,
+    factor: float | None = None,
     widths: Mapping[str, int] | None = None,
+    to_params: float | str | None = None,
+    to_macs: float | str | None = None,
+    multiple_of: int = 1,
     kind: str | Sequence[str] = DEFAULT_KINDS,
     only: str | Sequence[str] = (),
     scheme: Scheme = "split",
@@ -40,14 +47,30 @@ def plan_widen(
     shapes: InputShapes | None = None,
 ) -> WidenPlan:
     """Decide what `widen` will do, without doing it. Arguments and errors are those of `widen`."""
-    return _settle(model, factor, widths, kind, only, scheme, noise, seed, shapes)[0]
+    return widened(
+        model,
+        factor=factor,
+        widths=widths,
+        to_params=to_params,
+        to_macs=to_macs,
+        multiple_of=multiple_of,
+        kind=kind,
+        only=only,
+        scheme=scheme,
+        noise=noise,
+        seed=seed,
+        shapes=shapes,
+    )[0]
 
 
 def widen(
     model: Model,
     *,
-    factor: float = 2.0,
+    factor: float | None = None,
     widths: Mapping[str, int] | None = None,
+    to_params: float | str | None = None,
+    to_macs: float | str | None = None,
+    multiple_of: int = 1,
     kind: str | Sequence[str] = DEFAULT_KINDS,
     only: str | Sequence[str] = (),
     scheme: Scheme = "split",
@@ -57,8 +80,11 @@ def widen(
 ) -> Model:
     """A wider model that computes the same function; weights are computed when they are read or saved.
 
-    Every axis of the kinds `kind` grows by `factor`, rounded to the nearest whole number of channels; `only` restricts that to axes whose
-    name, or a writer's, matches a glob. `widths` maps globs to absolute sizes and, without `only`, is all that grows.
+    Every axis of the kinds `kind` grows by `factor` (default 2), rounded to the nearest multiple of `multiple_of`; `only` restricts
+    that to axes whose name, or a writer's, matches a glob. `widths` maps globs to absolute sizes and, without `only`, is all that grows.
+    Instead of a factor, `to_params` (or `to_macs`, at the shapes analysed) says how many parameters (multiply-accumulates) the grown
+    model may have: a number, or text such as "25M", "2x" and "150%". The axes then grow by the largest common factor that fits; those that
+    grow in whole factors only stay behind it where they must, and the others use what they leave.
     `scheme` is how copies share what they are summed to: "split" at random, element by element, exactly (default); "copy" equally;
     "noise" equally, with relative noise of standard deviation `noise` on what the copies receive, which changes the function by about
     that much. `seed` decides every draw. `shapes` fixes input shapes that the file leaves open, for the analysis.
@@ -66,7 +92,44 @@ def widen(
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can grow as
     asked, with reasons that name nodes.
     """
-    return _settle(model, factor, widths, kind, only, scheme, noise, seed, shapes)[1]
+    return widened(
+        model,
+        factor=factor,
+        widths=widths,
+        to_params=to_params,
+        to_macs=to_macs,
+        multiple_of=multiple_of,
+        kind=kind,
+        only=only,
+        scheme=scheme,
+        noise=noise,
+        seed=seed,
+        shapes=shapes,
+    )[1]
+
+
+def widened(
+    model: Model,
+    *,
+    factor: float | None = None,
+    widths: Mapping[str, int] | None = None,
+    to_params: float | str | None = None,
+    to_macs: float | str | None = None,
+    multiple_of: int = 1,
+    kind: str | Sequence[str] = DEFAULT_KINDS,
+    only: str | Sequence[str] = (),
+    scheme: Scheme = "split",
+    noise: float = 0.01,
+    seed: int = 0,
+    shapes: InputShapes | None = None,
+) -> tuple[WidenPlan, Model]:
+    """Both at once: the plan of `plan_widen` and the model of `widen`, whose arguments it takes."""
+    kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+    globs = (only,) if isinstance(only, str) else tuple(only)
+    request = Request(factor, widths or {}, kinds, globs, to_params, to_macs, multiple_of)
+    request.check()
+    scatter = noise if scheme == "noise" else 0.0
+    return _Settlement(_analyse(model, shapes), request, scheme, seed, scatter).reached(model)
 
 
 def apply_widen(model: Model, plan: WidenPlan) -> Model:
@@ -85,40 +148,79 @@ def _analyse(model: Model, shapes: InputShapes | None) -> Analysis:
     return infer(model, infer_shapes(model, shapes or None), RULES)
 
 
-def _settle(
-    model: Model,
-    factor: float,
-    widths: Mapping[str, int] | None,
-    kind: str | Sequence[str],
-    only: str | Sequence[str],
-    scheme: Scheme,
-    noise: float,
-    seed: int,
-    shapes: InputShapes | None,
-) -> tuple[WidenPlan, Model]:
-    """A plan and its result; axes whose growth turns out not to be exact are left out, with the reason."""
-    kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-    globs = (only,) if isinstance(only, str) else tuple(only)
-    request = Request(factor, widths or {}, kinds, globs)
-    request.check()
-    analysis = _analyse(model, shapes)
-    refused: dict[str, str] = {}
-    while True:
-        table = tabulate(analysis)
-        growths, skipped = solve(analysis, table, request)
-        plan = WidenPlan(
-            growths,
-            scheme,
-            seed,
-            noise if scheme == "noise" else 0.0,
-            (*refused.items(), *skipped),
-            dict(analysis.shapes.inputs),
-        )
-        try:
-            return plan, rewrite(analysis, table.axes, plan, provenance(model, plan.to_json()))
-        except Refusal as refusal:
-            growing = {table.axes[growth.name]: growth.name for growth in growths}
-            blamed = [axis for axis in growing if axis in refusal.axes] or list(growing)
-            for axis in blamed:  # in the plan's order, which makes the same bytes of the same model
-                axis.reasons[refusal.reason] = None
-                refused[growing[axis]] = refusal.reason
+class _Settlement:
+    """The way to a plan that can be carried out and keeps its budget.
+
+    Axes whose growth turns out not to be exact are left out, with the reason.
+    """
+
+    def __init__(self, analysis: Analysis, request: Request, scheme: Scheme, seed: int, noise: float) -> None:
+        self.analysis = analysis
+        self.request = request
+        self.empty = WidenPlan((), scheme, seed, noise, inputs=dict(analysis.shapes.inputs))
+        self.budget = _budget(analysis, request)
+        self.foreseen = 0
+        self.unforeseen: int | None = None
+        self.refused: dict[str, str] = {}
+
+    def reached(self, model: Model) -> tuple[WidenPlan, Model]:
+        """The plan, and what it makes of the model."""
+        while True:
+            table = tabulate(self.analysis)
+            growths, skipped = solve(self.analysis, table, self.request)
+            plan = replace(self.empty, axes=growths, skipped=(*self.refused.items(), *skipped))
+            try:
+                if self.budget is not None:
+                    plan = self._fitted(table, plan, self.budget)
+                grown = rewrite(self.analysis, table.axes, plan, provenance(model, plan.to_json()))
+            except Refusal as refusal:
+                self._leave_out(table, plan, refusal)
+                continue
+            if self.budget is None or self._is_as_foreseen(grown, self.budget):
+                return plan, grown
+
+    def _fitted(self, table: AxisTable, plan: WidenPlan, budget: Budget) -> WidenPlan:
+        if budget.measure == "parameters":
+            expected = footprint(self.analysis, table.axes, plan)
+            expected = replace(expected, base=expected.base + (self.unforeseen or 0))
+        else:
+            expected = _macs(self.analysis)
+        growths, skipped = fit(self.analysis, table, plan.axes, self.request, expected, budget)
+        sizes = {table.axes[growth.name]: growth.new_size for growth in growths}
+        self.foreseen = expected.at(sizes) - (self.unforeseen or 0)
+        return replace(plan, axes=growths, skipped=(*plan.skipped, *skipped))
+
+    def _is_as_foreseen(self, grown: Model, budget: Budget) -> bool:
+        """Whether the parameters are those expected; if not, the next attempt allows for the difference.
+
+        Constants that are inserted are of other sizes now and then, and which weights are cloned may depend on what grows.
+        """
+        surplus = grown.parameters - self.foreseen
+        if budget.measure != "parameters" or (surplus == 0 and self.unforeseen is None):
+            return True
+        if self.unforeseen is not None and surplus <= self.unforeseen:
+            return True
+        self.unforeseen = surplus
+        return False
+
+    def _leave_out(self, table: AxisTable, plan: WidenPlan, refusal: Refusal) -> None:
+        growing = {table.axes[growth.name]: growth.name for growth in plan.axes}
+        blamed = [axis for axis in growing if axis in refusal.axes] or list(growing)
+        for axis in blamed:  # in the plan's order, which makes the same bytes of the same model
+            axis.reasons[refusal.reason] = None
+            self.refused[growing[axis]] = refusal.reason
+
+
+def _macs(analysis: Analysis) -> Footprint:
+    return Footprint(0, tuple(costs(analysis)), batch(analysis))
+
+
+def _budget(analysis: Analysis, request: Request) -> Budget | None:
+    if request.to_params is not None:
+        now = analysis.model.parameters
+        return Budget("parameters", amount(request.to_params, now, "parameters"), now)
+    if request.to_macs is not None:
+        now = _macs(analysis).at({})
+        limit = amount(request.to_macs, now, "multiply-accumulates")
+        return Budget("multiply-accumulates", limit, now)
+    return None

@@ -16,7 +16,7 @@ from onnx_grow.model.topology import Topology
 from onnx_grow.model.weights import Weight, dtype_name
 from onnx_grow.model.writer import filled
 
-__all__ = ["Model"]
+__all__ = ["Model", "holds_parameters"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,22 +66,31 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Elements of all floating-point initializers, and of Constant nodes with more than one of them."""
-        held = sum(math.prod(weight.shape) for weight in self.weights.values() if _is_float(weight.dtype))
+        """Elements of all initializers that hold parameters, and of Constant nodes with more than one of them.
+
+        These are floating-point numbers, and integers of at most eight bits, which quantised networks store instead of them.
+        """
+        held = sum(
+            math.prod(weight.shape) for weight in self.weights.values() if holds_parameters(weight.dtype)
+        )
         constants = (
             _constant_elements(node) for node in self.skeleton.graph.node if node.op_type == "Constant"
         )
         return held + sum(count for count in constants if count > 1)
 
 
-def _is_float(dtype: int) -> bool:
-    return dtype_name(dtype).startswith(("FLOAT", "DOUBLE", "BFLOAT"))
+def holds_parameters(dtype: int) -> bool:
+    """Whether elements of a TensorProto.DataType count as parameters: floating-point numbers, and integers of at most eight bits."""
+    return dtype_name(dtype).startswith(("FLOAT", "DOUBLE", "BFLOAT")) or dtype_name(dtype) in _QUANTIZED
+
+
+_QUANTIZED = frozenset({"INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2"})
 
 
 def _constant_elements(node: onnx.NodeProto) -> int:
     count = 0
     for attribute in node.attribute:
-        if attribute.type == AttributeProto.TENSOR and _is_float(attribute.t.data_type):
+        if attribute.type == AttributeProto.TENSOR and holds_parameters(attribute.t.data_type):
             count += math.prod(attribute.t.dims)
         count += len(attribute.floats)
     return count

@@ -53,6 +53,8 @@ class Inspection:
                 "growable_axes": len(self.table.growable),
                 "parameters": self.table.parameters,
                 "growable_parameters": self.table.growable_parameters,
+                "macs": self.table.macs,
+                "shapes": {name: list(shape) for name, shape in self.table.inputs.items()},
             },
             "axes": self.table.to_json()["axes"],
         }
@@ -91,7 +93,20 @@ class Inspection:
             title,
             *(f"  input   {_value_text(value)}" for value in self._inputs),
             *(f"  output  {_value_text(value)}" for value in graph.output),
+            *self._cost(),
         ]
+
+    def _cost(self) -> list[str]:
+        """Multiply-accumulates, and the shapes they are for where the file leaves more than the number of samples open."""
+        if not self.table.macs:
+            return []
+        line = f"  costs   {count(self.table.macs)} multiply-accumulates for one sample"
+        guessed = [
+            f"{printable(value.name)} [{', '.join(map(str, self.table.inputs[value.name]))}]"
+            for value in self._inputs
+            if value.name in self.table.inputs and _open_beyond_samples(value)
+        ]
+        return [f"{line} of {', '.join(guessed)} (--shape says otherwise)" if guessed else line]
 
     def _growable_line(self) -> str:
         table = self.table
@@ -145,6 +160,11 @@ def _frozen_table(axes: Sequence[AxisInfo], *, verbose: bool) -> Table:
         because = _because(example.reasons[:1])
         rows.append((f"{len(group):,}", count(total), because, printable(example.name)))
     return columns("axes>", "parameters>", "because", "for example", rows=rows)
+
+
+def _open_beyond_samples(value: onnx.ValueInfoProto) -> bool:
+    shape = _value_json(value)["shape"]
+    return shape is None or not all(isinstance(n, int) for n in shape[1:])
 
 
 def _because(reasons: tuple[str, ...]) -> str:
