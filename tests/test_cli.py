@@ -355,7 +355,7 @@ class TestOptions:
 
     def test_verify(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data").mkdir()
-        line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5 --proof"
+        line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5 --max-error 0.5 --proof"
         options = self.said(
             monkeypatch, "onnx_grow.verification.verify", "verify", "model.onnx", "model.onnx", *line.split()
         )
@@ -365,6 +365,7 @@ class TestOptions:
             "provider": "cpu",
             "seeds": 5,
             "tolerance": 2.5,
+            "max_error": 0.5,
             "proof": True,
         }
 

@@ -86,11 +86,13 @@ def test_the_text_fits_a_screen_and_a_terminal():
 def test_json_has_stable_keys_and_no_infinities():
     value = json.loads(json.dumps(report(GOOD, LOST, warnings=("w",)).to_json(), allow_nan=False))
     assert list(value) == [
-        "ok", "provider", "device", "tolerance", "seconds", "ratio", "float64", "inputs", "checks", "outputs", "warnings",
+        "ok", "provider", "device", "tolerance", "max_error", "seconds", "ratio", "float64", "inputs", "checks", "outputs",
+        "warnings",
     ]  # fmt: skip
     assert value["checks"] == [{"name": "versions", "ok": True, "detail": "unchanged"}]
     assert list(value["outputs"][0]) == [
         "name", "dtype", "exact", "error_l2", "error_max", "noise_l2", "noise_max", "ratio", "worst_input", "top1",
+        "ok", "why",
     ]  # fmt: skip
     assert value["outputs"][1]["ratio"] is None
     assert value["ok"] is False

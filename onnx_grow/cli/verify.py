@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import Any
+
 import click
 
 from onnx_grow.cli.files import STANDARD, read
 from onnx_grow.cli.options import MODEL, checking_options, presented
 from onnx_grow.cli.screen import Screen
+from onnx_grow.errors import InvalidRequestError, VerificationFailedError
 
 
 @click.command(short_help="Does a grown model compute what the original computes?")
-@click.argument("original", type=MODEL)
-@click.argument("grown", type=MODEL)
+@click.argument("models", nargs=-1, type=MODEL, metavar="ORIGINAL GROWN")
 @checking_options
 @click.option(
     "--seeds",
@@ -26,27 +30,59 @@ from onnx_grow.cli.screen import Screen
     show_default=True,
     help="Deviation allowed, in units of the original's own rounding noise.",
 )
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="E",
+    help="Relative error allowed instead, for models that are not meant to be equal, such as a conversion to float16.",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="YAML",
+    help="Verify the pairs that this file lists (docs/cli.md); the options above are for pairs on the command line.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --manifest: pairs at a time.  [default: half the cores]",
+)
+@click.option(
+    "--junit", type=click.Path(dir_okay=False), metavar="XML", help="Write the results as JUnit XML, too."
+)
 @presented
 def verify(
-    original: str,
-    grown: str,
+    models: tuple[str, ...],
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     inputs: str | None,
     provider: str,
     proof: bool | None,
     seeds: int | None,
     tolerance: float,
+    max_error: float | None,
+    manifest: Path | None,
+    jobs: int | None,
+    junit: str | None,
     screen: Screen,
 ) -> None:
     """Run ORIGINAL and GROWN on the same inputs and compare what they compute.
 
     Exits with 0 if every output stays within the original's rounding noise, with 1 if not. One of the two may be -.
     """
+    if manifest is not None:
+        if models:
+            raise click.UsageError("--manifest names the models; there is no room for others.")
+        _many(manifest, jobs or max(1, (os.cpu_count() or 2) // 2), junit, screen)
+        return
+    if len(models) != 2:
+        raise click.UsageError(f"Two models are needed, ORIGINAL and GROWN; {len(models)} given.")
+    original, grown = models
+    if original == grown == STANDARD:
+        raise click.UsageError("Only one of the two models can come from standard input.")
     from onnx_grow.report import Verification
     from onnx_grow.verification import verify as compare
 
-    if original == grown == STANDARD:
-        raise click.UsageError("Only one of the two models can come from standard input.")
     with screen.progress("verifying"):
         report = compare(
             read(original),
@@ -56,8 +92,41 @@ def verify(
             shapes=dict(shapes),
             seeds=seeds,
             tolerance=tolerance,
+            max_error=max_error,
             proof=proof,
         )
     verification = Verification(original, grown, report)
+    _tell([(f"{original} -> {grown}", verification.to_json())], junit)
     screen.show(verification.to_json(), verification.view(verbose=screen.verbose))
     screen.end(report, f"{grown} does not compute what {original} computes")
+
+
+def _many(manifest: Path, jobs: int, junit: str | None, screen: Screen) -> None:
+    from onnx_grow.cli.manifest import read_manifest, verify_all
+    from onnx_grow.report.gate import Gate
+
+    pairs = read_manifest(manifest)
+    with screen.progress("verifying") as advance:
+        gate = Gate(verify_all(pairs, jobs, advance))
+    _tell(gate.documents, junit)
+    screen.show(gate.to_json(), gate.view())
+    if any("verification" in document and not document["ok"] for _, document in gate.documents):
+        raise VerificationFailedError(gate.verdict)
+    if not gate.ok:
+        raise InvalidRequestError(f"{gate.verdict}, the others could not be compared")
+
+
+def _tell(documents: Any, junit: str | None) -> None:
+    """Write what other programs read: JUnit XML where it is asked for, annotations and a summary in GitHub Actions."""
+    if junit:
+        from onnx_grow.report.junit import write_junit
+
+        write_junit(documents, junit)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from onnx_grow.report.github import summary, workflow_commands
+
+        for line in workflow_commands(documents):
+            click.echo(line, err=True)
+        if file := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with open(file, "a", encoding="utf-8") as out:
+                out.write(summary(documents))

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from onnx_grow.model import Model
-
-HISTORY = "onnx_grow.history"
-"""The metadata key: a JSON array with one object per growth, oldest first, of the keys `version`, `source_sha256`, `plan`."""
+from onnx_grow.model import HISTORY, Model
 
 
 def history(model: Model) -> list[dict[str, Any]]:

@@ -16,7 +16,10 @@ from onnx_grow.model.topology import Topology
 from onnx_grow.model.weights import Weight, dtype_name
 from onnx_grow.model.writer import filled
 
-__all__ = ["Model", "holds_parameters"]
+__all__ = ["HISTORY", "Model", "holds_parameters"]
+
+HISTORY = "onnx_grow.history"
+"""Metadata key of what was done to a model: a JSON array, an object per growth, of the keys `version`, `source_sha256`, `plan`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -52,7 +52,7 @@ class Report:
 
     `provider` is `cpu` or `cuda`, `device` the line that also says why. `inputs` names the sets of inputs that were run,
     `tolerance` how many times its noise an output may deviate. `float64` is ||grown - original|| / ||original|| in float64, None where
-    that was not asked for or cannot be evaluated.
+    that was not asked for or cannot be evaluated. `max_error`, if given, is what `error_l2` may be instead.
     """
 
     provider: str
@@ -64,6 +64,7 @@ class Report:
     warnings: tuple[str, ...]
     seconds: float
     float64: float | None = None
+    max_error: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -72,8 +73,8 @@ class Report:
 
     @property
     def beyond(self) -> tuple[Output, ...]:
-        """The outputs that deviate by more than the tolerance."""
-        return tuple(output for output in self.outputs if output.ratio > self.tolerance)
+        """The outputs that deviate by more than is allowed."""
+        return tuple(output for output in self.outputs if not self._allows(output))
 
     @property
     def ratio(self) -> float:
@@ -91,22 +92,28 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; keys are stable, infinite numbers are null.
 
-        `ok`, `provider`, `device`, `tolerance`, `seconds`, `ratio`, `float64`, `inputs` [label], `checks` [{`name`, `ok`, `detail`}],
-        `outputs` [{`name`, `dtype`, `exact`, `error_l2`, `error_max`, `noise_l2`, `noise_max`, `ratio`, `worst_input`, `top1`}],
-        `warnings` [text].
+        `ok`, `provider`, `device`, `tolerance`, `max_error`, `seconds`, `ratio`, `float64`, `inputs` [label],
+        `checks` [{`name`, `ok`, `detail`}], `outputs` [{`name`, `dtype`, `exact`, `error_l2`, `error_max`, `noise_l2`, `noise_max`,
+        `ratio`, `worst_input`, `top1`, `ok`, `why`}], `warnings` [text].
         """
         return {
             "ok": self.ok,
             "provider": self.provider,
             "device": self.device,
             "tolerance": self.tolerance,
+            "max_error": self.max_error,
             "seconds": round(self.seconds, 3),
             "ratio": _finite(self.ratio),
             "float64": _finite(self.float64),
             "inputs": list(self.inputs),
             "checks": [vars(check) for check in self.checks],
             "outputs": [
-                {key: _finite(value) for key, value in vars(output).items()} for output in self.outputs
+                {key: _finite(value) for key, value in vars(output).items()}
+                | {
+                    "ok": output not in self.beyond,
+                    "why": self._why(output) if output in self.beyond else None,
+                }
+                for output in self.outputs
             ],
             "warnings": list(self.warnings),
         }
@@ -114,48 +121,57 @@ class Report:
     def __str__(self) -> str:
         return "\n".join(map(_printable, self._lines()))
 
+    def _allows(self, output: Output) -> bool:
+        return output.ratio <= self.tolerance if self.max_error is None else output.error_l2 <= self.max_error
+
+    @property
+    def _limit(self) -> str:
+        return f"{self.tolerance:g}" if self.max_error is None else f"error {self.max_error:g}"
+
+    def _why(self, output: Output) -> str:
+        """What is wrong with an output that deviates by more than is allowed."""
+        if output.exact and math.isfinite(output.error_l2):
+            return f"differs in {output.error_l2:.2%} of its elements"
+        if math.isinf(output.error_l2):
+            return (
+                "cannot be compared: another shape, NaN or infinity elsewhere, or values where all were zero"
+            )
+        if self.max_error is not None:
+            return f"deviates by {output.error_l2:.1e}, {self.max_error:g} is allowed"
+        noise = "the original's own rounding noise"
+        return f"deviates by {_short(output.ratio)} times {noise}, {self.tolerance:g} times is allowed"
+
     def _lines(self) -> list[str]:
         verdict = "equal" if self.ok else "NOT EQUAL"
         runs = f"{len(self.inputs)} input{'s' if len(self.inputs) != 1 else ''}, {self.seconds:.1f} s"
         lines = [f"{verdict} on {self.device}; {runs}"]
         lines += _some([_check_line(check) for check in sorted(self.checks, key=lambda check: check.ok)])
         if self.outputs:
-            lines += [
-                f"  {'output':<24} {'error':>8} {'noise':>8} {'ratio':>7}  (allowed: {self.tolerance:g})"
-            ]
+            lines += [f"  {'output':<24} {'error':>8} {'noise':>8} {'ratio':>7}  (allowed: {self._limit})"]
             worst_first = sorted(self.outputs, key=lambda output: -output.ratio)
-            lines += _some([_output_line(output, self.tolerance) for output in worst_first])
+            lines += _some([_output_line(output, output in self.beyond) for output in worst_first])
         lines += _some([f"  warning: {warning}" for warning in self.warnings])
         return lines
 
     def _failures(self) -> list[str]:
         failed = [f"{check.name}: {check.detail}" for check in self.checks if not check.ok]
-        return failed + [_deviation(output, self.tolerance) for output in self.beyond]
+        return failed + [
+            f"output {output.name!r} {self._why(output)} ({output.worst_input})" for output in self.beyond
+        ]
 
 
 def _check_line(check: Check) -> str:
     return f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}"
 
 
-def _output_line(output: Output, tolerance: float) -> str:
+def _output_line(output: Output, fails: bool) -> str:
     name = output.name if len(output.name) <= 24 else f"{output.name[:23]}…"
     line = f"  {name:<24} {output.error_l2:>8.1e} {output.noise_l2:>8.1e} {_short(output.ratio):>7}"
     if output.top1 is not None:
         line += f"  same top class: {output.top1:.1%}"
-    if output.ratio > tolerance:
+    if fails:
         line += f"  FAIL ({output.worst_input})"
     return line
-
-
-def _deviation(output: Output, tolerance: float) -> str:
-    if output.exact and math.isfinite(output.error_l2):
-        what = f"differs in {output.error_l2:.2%} of its elements"
-    elif math.isinf(output.ratio):
-        what = "cannot be compared: another shape, NaN or infinity elsewhere, or values where all were zero"
-    else:
-        noise = "the original's own rounding noise"
-        what = f"deviates by {_short(output.ratio)} times {noise}, {tolerance:g} times is allowed"
-    return f"output {output.name!r} {what} ({output.worst_input})"
 
 
 def _short(ratio: float) -> str:

@@ -1,0 +1,256 @@
+"""`onnx-grow verify` as a gate: many pairs, JUnit XML, GitHub Actions, pre-commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from junitparser import JUnitXml
+from verifying import build, with_weights
+
+import onnx_grow as og
+from onnx_grow.cli import main
+from onnx_grow.cli.manifest import Pair, read_manifest, verify_all
+from onnx_grow.errors import InvalidRequestError, OnnxGrowError
+from onnx_grow.report.github import summary, workflow_commands
+
+ROOT = Path(__file__).parent.parent
+NET = """(float[N,4] x) => (float[N,3] y) <float[4,6] v, float[6,3] w> {
+    h = MatMul(x, v)
+    r = Relu(h)
+    y = MatMul(r, w)
+}"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a model, a wider one, and one that differs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    model = build(NET)
+    og.save(model, "a.onnx")
+    og.save(og.widen(model), "wide.onnx")
+    og.save(with_weights(model, w=model.weights["w"].array() * np.float32(1.01)), "other.onnx")
+    return tmp_path
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(main, args)
+
+
+def listed(*pairs: dict[str, object], **common: object) -> str:
+    Path("pairs.yaml").write_text(yaml.safe_dump({**common, "pairs": list(pairs)}))
+    return "pairs.yaml"
+
+
+EQUAL = {"original": "a.onnx", "grown": "wide.onnx"}
+DIFFERENT = {"original": "a.onnx", "grown": "other.onnx", "name": "other"}
+
+
+class TestManifest:
+    def test_all_pairs_equal(self, folder: Path) -> None:
+        result = run("verify", "--manifest", listed(EQUAL, {**EQUAL, "name": "again", "seeds": 2}))
+        assert result.exit_code == 0, result.output
+        assert "2 of 2 pairs equal" in result.stdout
+        assert "again" in result.stdout
+
+    def test_one_that_differs_fails_and_is_told_why(self, folder: Path) -> None:
+        result = run("verify", "--json", "--manifest", listed(EQUAL, DIFFERENT, provider="cpu"))
+        assert result.exit_code == 1
+        document = json.loads(result.stdout)
+        assert [pair["ok"] for pair in document["pairs"]] == [True, False]
+        assert document["ok"] is False
+        assert "deviates by" in document["pairs"][1]["verification"]["outputs"][0]["why"]
+
+    def test_a_missing_file_is_told_and_the_others_are_compared(self, folder: Path) -> None:
+        result = run("verify", "--manifest", listed({**EQUAL, "grown": "nothing.onnx"}, EQUAL))
+        assert result.exit_code == 2
+        assert "1 of 2 pairs equal" in result.stdout
+        assert "nothing.onnx does not exist" in result.stdout
+
+    def test_options_of_a_pair_come_after_those_of_all(self, folder: Path) -> None:
+        pairs = read_manifest(
+            Path(listed({**DIFFERENT, "max_error": 0.1, "shapes": {"x": [3, 4]}}, max_error=1e-6))
+        )
+        assert pairs[0].options == ("--max-error=0.1", "--shape=x:3,4")
+        assert run("verify", "--manifest", "pairs.yaml").exit_code == 0
+
+    @pytest.mark.parametrize(
+        ("text", "word"),
+        [
+            ("pairs: [", "is no YAML"),
+            ("a: 1", "no pairs"),
+            ("pairs: []", "no pairs"),
+            ("pairs: [3]", "pairs[0] is 3"),
+            ("pairs: [{original: a.onnx}]", "pairs[0] has no 'grown'"),
+            ("pairs: [{original: a.onnx, grown: b, tolerence: 3}]", "did you mean 'tolerance'?"),
+            ("pairs: [{original: a, grown: b, shapes: 3}]", "shapes is 3"),
+            ("tolerances: 3\npairs: [{original: a.onnx, grown: b}]", "did you mean 'tolerance'?"),
+            ("\0", "is no YAML"),
+            ("[" * 5000, "is no YAML"),
+        ],
+    )
+    def test_a_bad_manifest_is_told_where(self, folder: Path, text: str, word: str) -> None:
+        Path("bad.yaml").write_text(text)
+        with pytest.raises(InvalidRequestError) as error:
+            read_manifest(Path("bad.yaml"))
+        assert word in str(error.value)
+
+    def test_a_pair_that_crashes_fails_alone(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        crash = folder / "crash"
+        crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
+        crash.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(crash))
+        found = verify_all([Pair("p", Path("a.onnx"), Path("wide.onnx"))], 1, lambda done, total: None)
+        assert found[0][1]["error"]["message"] == "its verification was ended by SIGSEGV"
+
+    def test_an_interruption_ends_the_processes(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        slow = folder / "slow"
+        slow.write_text(
+            "#!/bin/sh\ncase $* in *quick*) echo '{\"ok\": true}';; *never*) exec sleep 60;; *) echo $$ > pid; exec sleep 60;; esac\n"
+        )
+        slow.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(slow))
+
+        def interrupt(done: int, total: int) -> None:
+            while not Path("pid").exists() or not Path("pid").read_text().strip():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+        pairs = [Pair(name, Path(f"{name}.onnx"), Path("b")) for name in ("slow", "quick", "never", "never2")]
+        with pytest.raises(KeyboardInterrupt):
+            verify_all(pairs, 2, interrupt)
+        pid = int(Path("pid").read_text())
+        deadline = time.monotonic() + 10
+        while _alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not _alive(pid)
+
+    def test_models_beside_a_manifest_are_a_mistake(self, folder: Path) -> None:
+        result = run("verify", "--manifest", listed(EQUAL), "a.onnx", "wide.onnx")
+        assert result.exit_code == 2
+        assert "no room" in result.stderr
+
+    def test_two_models_are_needed(self, folder: Path) -> None:
+        assert "Two models are needed" in run("verify", "a.onnx").stderr
+
+
+class TestMaxError:
+    def test_models_that_are_not_meant_to_be_equal(self, folder: Path) -> None:
+        assert run("verify", "a.onnx", "other.onnx").exit_code == 1
+        assert run("verify", "a.onnx", "other.onnx", "--max-error", "0.02").exit_code == 0
+        result = run("verify", "a.onnx", "other.onnx", "--max-error", "0.005")
+        assert result.exit_code == 1
+        assert "error 0.005" in result.stdout
+
+    def test_it_has_to_be_positive(self, folder: Path) -> None:
+        with pytest.raises(OnnxGrowError, match="max_error"):
+            og.verify("a.onnx", "wide.onnx", max_error=float("nan"))
+
+
+class TestJUnit:
+    def test_a_case_per_check_and_output(self, folder: Path) -> None:
+        pairs = listed(EQUAL, DIFFERENT, {**EQUAL, "original": "no.onnx", "name": "none"})
+        assert run("verify", "--manifest", pairs, "--junit", "out.xml").exit_code == 1
+        suites = {suite.name: suite for suite in JUnitXml.fromfile("out.xml")}
+        assert list(suites) == ["a.onnx -> wide.onnx", "other", "none"]
+        assert (suites["a.onnx -> wide.onnx"].failures, suites["none"].errors) == (0, 1)
+        failed = [case.name for case in suites["other"] if case.result]
+        assert failed == ["float64", "output y"]
+
+    def test_a_single_pair_and_names_with_control_characters(self, folder: Path) -> None:
+        shutil.copy("wide.onnx", "w\x1b.onnx")
+        assert run("verify", "a.onnx", "w\x1b.onnx", "--junit", "out.xml").exit_code == 0
+        assert JUnitXml.fromfile("out.xml").failures == 0
+
+
+class TestGitHub:
+    def test_annotations_and_a_summary(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+        result = run("verify", "a.onnx", "other.onnx", "--json")
+        assert "::error title=a.onnx -> other.onnx::output 'y' deviates by" in result.stderr
+        json.loads(result.stdout)
+        assert "| a.onnx -> other.onnx | **NOT EQUAL**: " in Path("summary.md").read_text()
+        assert "::error" not in run("verify", "a.onnx", "wide.onnx").stderr
+
+    def test_names_cannot_smuggle_commands_in(self) -> None:
+        document = {"ok": False, "error": {"kind": "X", "message": "50%\n::set-output name=a::b", "hint": ""}}
+        lines = list(workflow_commands([("a,b: c\n::warning::x", document)]))
+        assert lines == ["::error title=a%2Cb%3A c%0A%3A%3Awarning%3A%3Ax::50%25%0A::set-output name=a::b"]
+        assert summary([("a|b", document)]).count("\n") == 3
+
+    def test_the_action(self, folder: Path) -> None:
+        install, verify = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"]
+        installed = _step(folder, install, {})
+        assert installed.returncode == 0, installed.stderr
+        for grown, code in (("wide.onnx", 0), ("other.onnx", 1)):
+            given = {
+                "original": "a.onnx",
+                "grown": grown,
+                "options": "--tolerance 3 --seeds 2",
+                "junit": "out.xml",
+            }
+            assert _step(folder, verify, given).returncode == code
+            assert JUnitXml.fromfile("out.xml").failures == (2 if code else 0)
+        done = _step(folder, verify, {"manifest": listed(EQUAL)})
+        assert done.returncode == 0
+        assert "1 of 1 pair equal" in done.stdout
+
+
+def test_the_pre_commit_hook(folder: Path) -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    words = [*hook["entry"].split(), *hook["args"]]
+    for pairs, code in (([EQUAL], 0), ([EQUAL, DIFFERENT], 1)):
+        Path("onnx-grow.yaml").write_text(yaml.safe_dump(pairs))
+        done = subprocess.run(
+            [sys.executable, "-m", "onnx_grow", *words[1:]], check=False, capture_output=True
+        )
+        assert done.returncode == code
+    assert words[0] == "onnx-grow"
+
+
+def _step(folder: Path, step: dict[str, str], given: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a shell step of an action as it stands; in the environment it makes, pip finds what is installed here."""
+    stand_in = folder / "bin" / "python3"
+    if not stand_in.exists():
+        stand_in.parent.mkdir()
+        (folder / "runner").mkdir()
+        stand_in.write_text(
+            f'#!/bin/sh\n"{sys.executable}" "$@" || exit\n'
+            f'echo "{sysconfig.get_path("purelib")}" > "$(echo "$3"/lib/python*/site-packages)/all.pth"\n'
+        )
+        stand_in.chmod(0o755)
+    inputs = {
+        name: given.get(value.removeprefix("${{ inputs.").removesuffix(" }}"), "")
+        for name, value in dict(step.get("env") or {}).items()
+    }
+    environment = {
+        **os.environ,
+        **inputs,
+        "PATH": f"{stand_in.parent}:{os.environ['PATH']}",
+        "RUNNER_TEMP": str(folder / "runner"),
+        "GITHUB_ACTION_PATH": str(ROOT),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    script = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    return subprocess.run(script, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().split()[2] == "Z")
