@@ -170,6 +170,7 @@ def assert_grows(
             grown = widen(model, widths=widths)
             assert {growth.name: growth.new_size for growth in planned(grown).axes} == widths
             assert_same(model, grown, n, tolerance, by)
+        assert_same(model, widen(model, widths=widths, scheme="fresh"), n, tolerance, by)
     if not axes:
         with pytest.raises(NothingToGrowError):
             widen(model, kind=KINDS)
@@ -178,6 +179,7 @@ def assert_grows(
         for name, reason in planned(grown).skipped:
             assert "factor of the same dimension" in reason, f"{name}: {reason}"
         assert_same(model, grown, n, tolerance, by)
+        assert_same(model, widen(model, factor=2, kind=KINDS, seed=1, scheme="fresh"), n, tolerance, by)
 
 
 def planned(grown: Model) -> WidenPlan:

@@ -42,7 +42,10 @@ def plan(text: str, **request: object) -> WidenPlan:
 
 def test_a_plan_by_factor() -> None:
     doubled = plan(CHAIN)
-    assert doubled.axes == (AxisGrowth("enc_in", "hidden", 6, 12), AxisGrowth("enc_out", "hidden", 5, 10))
+    assert doubled.axes == (
+        AxisGrowth("enc_in", "hidden", 6, 12, "split"),
+        AxisGrowth("enc_out", "hidden", 5, 10, "split"),
+    )
     assert (doubled.scheme, doubled.seed, doubled.noise, doubled.skipped) == ("split", 0, 0.0, ())
     assert doubled.inputs == {"x": (7, 4)}
     assert sizes(plan(CHAIN, factor=1.5)) == {"enc_in": 9, "enc_out": 8}

@@ -17,7 +17,7 @@ This module is pure: it knows nothing of ONNX.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Container, Iterable, Iterator, Mapping, Sized
 from math import prod
 
 import numpy as np
@@ -31,13 +31,14 @@ MOST_REASONS = 4  # enough to explain; an axis of a large graph would otherwise 
 class Axis:
     """An indivisible set of `size` channels; `bound` once it is known to be something more structured."""
 
-    __slots__ = ("bound", "reasons", "size", "statistics")
+    __slots__ = ("bound", "reasons", "replicated", "size", "statistics")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.bound: Dim | None = None
         self.reasons: dict[str, None] = {}
         self.statistics: dict[str, None] = {}
+        self.replicated: dict[str, None] = {}
 
     @property
     def frozen(self) -> bool:
@@ -48,6 +49,11 @@ class Axis:
     def uniform(self) -> bool:
         """Whether every index must get the same number of copies; `statistics` says who takes statistics over it."""
         return bool(self.statistics)
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """Why new indices must be copies of old ones, whoever reads them; nothing where they may hold any finite number."""
+        return (*(f"{name} takes statistics over it" for name in self.statistics), *self.replicated)
 
     def __repr__(self) -> str:
         return f"Axis({self.size})"
@@ -153,6 +159,19 @@ def grown_size(dim: Dim, maps: Mapping[Axis, Sized]) -> int:
     return total
 
 
+def new_indices(dim: Dim, maps: Maps, chosen: Container[Axis]) -> NDArray[np.bool_]:
+    """Which indices of a dimension that grows by `maps` are new ones of the axes `chosen`: those behind their old size."""
+    out = np.zeros(1, bool)
+    for factor in resolve(dim):
+        if isinstance(factor, Sum):
+            part = np.concatenate([new_indices(part, maps, chosen) for part in segments(factor)])
+        else:
+            part = np.arange(grown_size((factor,), maps)) >= factor.size
+            part &= factor in chosen
+        out = (out[:, None] | part[None, :]).reshape(-1)
+    return out
+
+
 class Algebra:
     """Solves equations between dimensions and keeps what they imply.
 
@@ -182,6 +201,13 @@ class Algebra:
                 for name in who:
                     if len(factor.statistics) < MOST_REASONS:
                         factor.statistics[name] = None
+
+    def replicate(self, dim: Dim, *reasons: str) -> None:
+        """Demand that new indices of `dim` be copies of old ones, for `reasons`."""
+        for leaf in leaves(dim):
+            for reason in reasons:
+                if len(leaf.replicated) < MOST_REASONS:
+                    leaf.replicated[reason] = None
 
     def unify(self, a: Dim, b: Dim, where: str) -> None:
         """Make two dimensions of equal size the same dimension; what does not align is frozen, naming `where`."""
@@ -280,6 +306,7 @@ class Algebra:
         """Replace an axis by a structured dimension of the same size, which inherits all that is known of it."""
         axis.bound = dim
         self.freeze(dim, *axis.reasons)
+        self.replicate(dim, *axis.replicated)
         if axis.uniform:
             self.uniform(dim, *axis.statistics)
 

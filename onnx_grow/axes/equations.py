@@ -5,6 +5,7 @@ A rule is called with one `Node` and states equations between the dimensions of 
 - which dimensions are the same (`set`, `unify`), must keep their size (`freeze`) or take statistics (`uniform`);
 - over which dimensions two operands are contracted (`contract`), so that the copies' contributions still sum to the original;
 - which attributes and shape inputs hold sizes, and of what (`size_attribute`, `size_input`), or depend on them (`tune`);
+- that new indices need not be copies (`apart`), and which must be all the same (`replicate`);
 - which inputs are integers that stand for numbers (`quantized`);
 - what part a dimension plays (`role`).
 
@@ -171,6 +172,7 @@ class Node:
         self.origin = index
         self.out_shapes = out_shapes
         self.outputs: list[tuple[Dim, ...] | None] = [None] * len(out_shapes)
+        self.is_apart = False
         self._statements = statements
 
     def __repr__(self) -> str:
@@ -254,6 +256,18 @@ class Node:
     def uniform(self, dim: Dim) -> None:
         """Say that statistics are taken over a dimension: every index of it needs the same number of copies."""
         self._statements.algebra.uniform(dim, self.label)
+
+    def apart(self) -> None:
+        """Say that indices of a dimension do not meet but where the rule says so, and that finite values give finite results.
+
+        New indices may then hold any numbers, as long as whoever sums over them does not count them. A rule that does not say so
+        needs copies along all dimensions of its node.
+        """
+        self.is_apart = True
+
+    def replicate(self, dim: Dim, reason: str) -> None:
+        """Say that new indices of a dimension must be copies of old ones; the node is named before the reason."""
+        self._statements.algebra.replicate(dim, f"{self.label}: {reason}")
 
     def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim]:
         """Cut a dimension in two; one that does not let itself be cut is frozen."""

@@ -104,6 +104,7 @@ class _Walk:
             if any(0 in shape for shape in (*map(view.shape, _data(view)), *view.out_shapes) if shape):
                 raise Unsupported("one of its tensors is empty")
             _state(rule, view)
+            self._replicate(view)
             if any(name not in self.shapes.shape and self._read(name) for name in proto.output):
                 raise Unsupported("the shape of one of its results is not known")
         except Unsupported as reason:
@@ -200,6 +201,13 @@ class _Walk:
         for o, name in enumerate(proto.output):
             if name in self.shapes.shape:
                 view.outputs[o] = self._frozen(name, reason)
+
+    def _replicate(self, view: Node) -> None:
+        """Need copies along all dimensions of a node whose rule does not promise that their indices stay apart."""
+        if not view.is_apart:
+            for dims in (*view.dims, *view.outputs):
+                for dim in dims or ():
+                    view.replicate(dim, "its result may depend on all of it, or not be finite")
 
     def _frozen(self, name: str, reason: str) -> Dims:
         dims = tuple(axis(n) for n in self.shapes.shape[name])

@@ -13,7 +13,7 @@ Operands are separated by commas, inputs from outputs by an arrow; operands at t
     !a  !*     must keep its size; `!*` are different dimensions wherever it stands
     -          an operand without dimensions of interest
 
-A dimension of size 1 matches anything (it is broadcast).
+A dimension of size 1 matches anything (it is broadcast). A signature is all there is to say: indices meet nowhere else.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Signature:
         contracted: dict[str, list[tuple[int, int]]] = {}
         if len(node.dims) > len(self.inputs):
             raise Unsupported(f"it has {len(node.dims)} inputs where its rule knows {len(self.inputs)}")
+        node.apart()
         for i, (tokens, dims) in enumerate(zip(self.inputs, node.dims, strict=False)):
             if dims is None:
                 continue

@@ -17,18 +17,23 @@ from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 from onnx_grow.growth.budget import MOST_CHANNELS, Budget, Footprint, Span, largest
 
-Scheme = Literal["split", "copy", "noise"]
+Scheme = Literal["split", "copy", "noise", "fresh"]
 DEFAULT_KINDS = ("hidden", "residual", "embedding", "state")
 
 
 @dataclass(frozen=True)
 class AxisGrowth:
-    """One axis, its kind, and the number of channels it has and will have."""
+    """One axis, its kind, and the number of channels it has and will have.
+
+    `scheme` is how its new channels come about (None: as the plan says), `because` why that is not the scheme asked for.
+    """
 
     name: str
     kind: str
     size: int
     new_size: int
+    scheme: Scheme | None = None
+    because: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class WidenPlan:
 
     `axes` grow; `skipped` are axes that were asked for and stay, with the reason. `scheme`: "split" (copies whose outgoing
     weights are unequal random parts), "copy" (equal parts, Net2WiderNet without noise), "noise" (equal parts, relative noise of standard
-    deviation `noise` on the copies' incoming weights). `seed` decides which channels are copied, and every other draw.
+    deviation `noise` on the copies' incoming weights), "fresh" (no copies: random incoming weights, outgoing weights of zero). Where an
+    axis has a scheme of its own, that one holds. `seed` decides which channels are copied, and every other draw.
     """
 
     axes: tuple[AxisGrowth, ...]
@@ -57,6 +63,10 @@ class WidenPlan:
         if not isinstance(self.noise, int | float) or not 0.0 <= self.noise < float("inf"):
             raise InvalidRequestError(f"the noise must be a number from 0 on, and {self.noise!r} is not")
         for growth in self.axes:
+            if growth.scheme not in (None, *get_args(Scheme)):
+                raise InvalidRequestError(
+                    f"there is no scheme {growth.scheme!r}, which axis {growth.name!r} has"
+                )
             if not isinstance(growth.new_size, int) or not growth.new_size > growth.size:
                 raise InvalidRequestError(
                     f"axis {growth.name!r} has {growth.size} channels; {growth.new_size!r} would not grow it"
@@ -87,7 +97,11 @@ class WidenPlan:
             raise InvalidRequestError(f"this is no plan that widen wrote: {error}") from error
 
     def __str__(self) -> str:
-        lines = [f"{growth.name} ({growth.kind}): {growth.size} -> {growth.new_size}" for growth in self.axes]
+        lines = [
+            f"{growth.name} ({growth.kind}): {growth.size} -> {growth.new_size}"
+            + (f", {growth.scheme}: {growth.because}" if growth.because else "")
+            for growth in self.axes
+        ]
         lines += [f"{name} stays: {reason}" for name, reason in self.skipped]
         return "\n".join(lines)
 
@@ -234,6 +248,8 @@ def check(analysis: Analysis, table: AxisTable, plan: WidenPlan) -> None:
             raise InvalidRequestError(
                 f"axis {growth.name!r} grows by whole factors only; {growth.new_size} is no multiple of {axis.size}"
             )
+        if (growth.scheme or plan.scheme) == "fresh" and axis.copied:
+            raise InvalidRequestError(f"axis {growth.name!r} grows by copies only: {axis.copied[0]}")
         wanted[axis] = growth.new_size
     for axis, reason in _untied(analysis, wanted):
         name = next(name for name, found in table.axes.items() if found is axis)

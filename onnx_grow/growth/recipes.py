@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Literal
@@ -23,7 +23,11 @@ from onnx_grow.axes.algebra import Indices
 from onnx_grow.model import Inline, Weight, raw_length
 
 Array = np.ndarray[Any, Any]
+Mask = NDArray[np.bool_]
 Split = Literal["equal", "unequal", "first"]
+
+_TOO_EVEN = 1e-3
+"""A spread so many times smaller than the weight's own is none."""
 
 BLOCK = 1 << 18
 """Elements computed at a time: they fit in a processor's cache. Random draws follow the blocks, so this is part of the format."""
@@ -35,13 +39,15 @@ class Share:
 
     "equal": every copy gets the same part. "unequal": every element is split at random between its copies, so that their
     gradients differ from the first step on (LEMON, arXiv 2310.07999); the parts sum to the element exactly. "first": the first
-    copy gets all, the others `fill`, which stands for zero: the only way to share integers exactly.
+    copy gets all, the others `fill`, which stands for zero: the only way to share integers exactly. Indices that are `silent` are
+    no copies: they get `fill`, and count for nothing.
     """
 
     dim: int
     classes: Indices
     split: Split = "equal"
     fill: int = 0
+    silent: Mask | None = None
 
     @cached_property
     def counts(self) -> Indices:
@@ -58,6 +64,8 @@ class Share:
 
     def spread(self, values: Array, g: Indices, rng: np.random.Generator) -> Array:
         """Copy `values` along `dim` by the map `g` and divide them between the copies."""
+        if self.silent is not None:
+            return self._among(np.flatnonzero(~self.silent), values, g, rng)
         if self.split == "equal":
             factors = (1.0 / self.counts[self.classes]).reshape(-1, *[1] * (values.ndim - 1 - self.dim))
             return Scale(factors).apply(np.take(values, g, axis=self.dim))
@@ -84,6 +92,41 @@ class Share:
         _place(out, positions, rest)
         return out.reshape(*shape[: self.dim], len(g), *shape[self.dim + 1 :])
 
+    def _among(self, counted: Indices, values: Array, g: Indices, rng: np.random.Generator) -> Array:
+        """Divide between some of the indices; all others get `fill`."""
+        parts = replace(self, classes=self.classes[counted], silent=None).spread(values, g[counted], rng)
+        out = np.full(
+            (*values.shape[: self.dim], len(g), *values.shape[self.dim + 1 :]), self.fill, values.dtype
+        )
+        out[(slice(None),) * self.dim + (counted,)] = parts
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Indices `new` along dimension `dim` are no copies but drawn afresh, with the mean and spread of what they would copy.
+
+    That is the scale which training has found for this layer, and the one that copied statistics (BatchNormalization's) expect.
+    Where there is no spread to speak of, that of the whole weight takes its place, and in a weight of equal elements He's:
+    variance 2 / fan-in (arXiv 1502.01852).
+    """
+
+    dim: int
+    new: Mask
+
+    def moments(self, values: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation for every index of `dim`, over all other dimensions."""
+        others = tuple(k for k in range(values.ndim) if k != self.dim)
+        mean = np.asarray(np.mean(values, axis=others, dtype=np.float64))
+        # bfloat16 squares in its own precision unless it is told otherwise.
+        spread = np.asarray(np.sqrt(np.maximum(_mean_square(values, others) - mean**2, 0.0)))
+        overall = float(np.sqrt(np.mean(spread**2 + mean**2)))
+        fan_in = max(1, values.size // max(1, len(mean)))
+        low = spread <= _TOO_EVEN * overall
+        if overall == 0.0:
+            return mean, np.full_like(spread, np.sqrt(2.0 / fan_in))
+        return np.where(low, 0.0, mean), np.where(low, overall, spread)
+
 
 @dataclass(frozen=True, eq=False)
 class Scale:
@@ -100,8 +143,11 @@ class Scale:
         return Scale(self.factors[rows]) if self.factors.ndim and self.factors.shape[0] > 1 else self
 
 
+Step = Share | Draw | Scale
+
+
 class Grown:
-    """A weight that is another weight, copied along its dimensions by `maps` (None: not), shared and scaled by `steps`.
+    """A weight that is another weight, copied along its dimensions by `maps` (None: not), shared, drawn and scaled by `steps`.
 
     `noise` is the relative standard deviation of what is added to the copies (not to the originals), Net2Net's own way to break
     their symmetry. `seed` decides all that is random.
@@ -111,7 +157,7 @@ class Grown:
         self,
         base: Weight,
         maps: Sequence[Indices | None],
-        steps: Sequence[Share | Scale] = (),
+        steps: Sequence[Step] = (),
         *,
         noise: float = 0.0,
         seed: str = "",
@@ -121,6 +167,7 @@ class Grown:
         self.steps = tuple(steps)
         self.noise = noise
         self.seed = seed
+        self._known: dict[Draw, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         self.dtype = base.dtype
         self.shape = tuple(n if g is None else len(g) for n, g in zip(base.shape, self.maps, strict=True))
 
@@ -168,9 +215,40 @@ class Grown:
         if self.noise:
             values = self._noisy(values, rows, rng)
         for step in self.steps:
+            if isinstance(step, Draw):
+                values = self._drawn(step, values, rows, rng)
+        for step in self.steps:
             if isinstance(step, Scale):
                 values = step.rows(rows).apply(values)
         return values
+
+    def _drawn(self, step: Draw, values: Array, rows: slice, rng: np.random.Generator) -> Array:
+        """Replace what `step` says to draw, but for what is silent."""
+        chosen = self._broadcast(step.dim, step.new, rows, values.ndim)
+        for share in self.steps:
+            if isinstance(share, Share) and share.silent is not None:
+                chosen = chosen & ~self._broadcast(share.dim, share.silent, rows, values.ndim)
+        chosen = np.broadcast_to(chosen, values.shape)
+        g = self.maps[step.dim]
+        assert g is not None
+        mean, spread = (
+            np.broadcast_to(self._broadcast(step.dim, moment[g], rows, values.ndim), values.shape)[chosen]
+            for moment in self._moments(step)
+        )
+        out = np.array(values)
+        out[chosen] = mean + spread * rng.standard_normal(mean.size)
+        return out
+
+    def _moments(self, step: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if step not in self._known:
+            self._known[step] = step.moments(self.base.array())
+        return self._known[step]
+
+    def _broadcast(self, dim: int, vector: Array, rows: slice, rank: int) -> Array:
+        """What is said of each index of a dimension, shaped to meet a block of `rows` of the first one."""
+        shape = [1] * rank
+        shape[dim] = -1
+        return (vector[rows] if dim == 0 else vector).reshape(shape)
 
     def _noisy(self, values: Array, rows: slice, rng: np.random.Generator) -> Array:
         copied = np.zeros(values.shape, bool)
@@ -182,6 +260,16 @@ class Grown:
                 copied |= (is_copy[rows] if dim == 0 else is_copy).reshape(shape)
         drawn = rng.standard_normal(values.shape)
         return (values * (1.0 + self.noise * drawn * copied)).astype(values.dtype)
+
+
+def _mean_square(values: Array, over: tuple[int, ...]) -> NDArray[np.float64]:
+    """The mean of squares in double precision, a row at a time, so that no large copy is made."""
+    if 0 not in over:
+        return np.array([np.mean(np.square(row, dtype=np.float64)) for row in values])
+    rest = tuple(k - 1 for k in over if k)
+    return np.asarray(
+        sum(np.mean(np.square(row, dtype=np.float64), axis=rest) for row in values) / len(values)
+    )
 
 
 def _pick(rows: Array, index: Indices) -> Array:

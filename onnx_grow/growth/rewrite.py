@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import TensorProto, helper
 
-from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, index_map, leaves, resolve, size
+from onnx_grow.axes.algebra import (
+    Axis,
+    Dim,
+    Indices,
+    Maps,
+    grown_size,
+    index_map,
+    leaves,
+    new_indices,
+    resolve,
+    size,
+)
 from onnx_grow.axes.equations import Contraction, Dilution
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.growth.absorb import (
@@ -25,7 +36,7 @@ from onnx_grow.growth.absorb import (
 from onnx_grow.growth.budget import Footprint
 from onnx_grow.growth.constants import FLOATS, Constants, Refusal
 from onnx_grow.growth.plan import WidenPlan
-from onnx_grow.growth.recipes import Grown, Scale, Share, Split
+from onnx_grow.growth.recipes import Draw, Grown, Mask, Scale, Share, Split, Step
 from onnx_grow.growth.sizes import Sizes
 from onnx_grow.model import Draft, Inline, Model, Weight, holds_parameters
 from onnx_grow.shapes import infer as infer_shapes
@@ -47,7 +58,7 @@ def rewrite(
 ) -> Model:
     """The model with the axes of `plan` grown; weights are lazy. Raises Refusal when that cannot be done exactly."""
     maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
-    return _Rewrite(analysis, maps, plan).run(metadata or {})
+    return _Rewrite(analysis, maps, _fresh(axes, plan), plan).run(metadata or {})
 
 
 def footprint(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> Footprint:
@@ -56,12 +67,16 @@ def footprint(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> 
     Which weights are cloned or inserted is found out once, at the sizes of the plan.
     """
     maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
-    return _Rewrite(analysis, maps, plan).footprint()
+    return _Rewrite(analysis, maps, _fresh(axes, plan), plan).footprint()
+
+
+def _fresh(axes: Mapping[str, Axis], plan: WidenPlan) -> frozenset[Axis]:
+    return frozenset(axes[g.name] for g in plan.axes if (g.scheme or plan.scheme) == "fresh")
 
 
 @dataclass
 class _Use:
-    """What happens to a constant where one input reads it: its dimensions are copied by `maps`, shared and scaled.
+    """What happens to a constant where one input reads it: its dimensions are copied by `maps`, shared, drawn afresh and scaled.
 
     `summed` is, for each dimension that is shared, what is summed of it.
     """
@@ -69,11 +84,12 @@ class _Use:
     maps: tuple[Indices | None, ...]
     summed: dict[int, Dim] = field(default_factory=dict)
     shares: dict[int, Share] = field(default_factory=dict)
+    draws: list[Draw] = field(default_factory=list)
     scales: list[Scale] = field(default_factory=list)
 
     @property
-    def steps(self) -> list[Share | Scale]:
-        return [*self.shares.values(), *self.scales]
+    def steps(self) -> list[Step]:
+        return [*self.shares.values(), *self.draws, *self.scales]
 
     @property
     def unchanged(self) -> bool:
@@ -81,19 +97,14 @@ class _Use:
 
     def key(self) -> tuple[object, ...]:
         maps = tuple(None if g is None else g.tobytes() for g in self.maps)
-        steps = tuple(
-            (s.dim, s.split, s.fill, s.classes.tobytes())
-            if isinstance(s, Share)
-            else (s.factors.shape, s.factors.tobytes())
-            for s in self.steps
-        )
-        return maps, steps
+        return maps, tuple(map(_key, self.steps))
 
 
 class _Rewrite:
-    def __init__(self, analysis: Analysis, maps: Maps, plan: WidenPlan) -> None:
+    def __init__(self, analysis: Analysis, maps: Maps, fresh: frozenset[Axis], plan: WidenPlan) -> None:
         self.analysis = analysis
         self.maps = maps
+        self.fresh = fresh
         self.plan = plan
         self.draft = Draft(analysis.model)
         self.constants = Constants(analysis, self.draft)
@@ -124,6 +135,7 @@ class _Rewrite:
         """Give every weight its copies, shares and scales; one use (node, input) of each weight of numbers that came of it."""
         for contraction in self.analysis.said.contractions:
             self._contract(contraction)
+        self._draw()
         for dilution in self.analysis.said.dilutions:
             self._concentrate(dilution)
         return self._weights()
@@ -137,9 +149,16 @@ class _Rewrite:
         )
         sums = contraction.power == -1.0
         weights = [w for w in behind if w is not None and (sums or not (w.quantized or w.narrow))]
+        fresh = [leaf for leaf in leaves(contraction.over) if leaf in self.fresh]
         if weights:
             self._share(next((w for w in weights if w.node == contraction.node), weights[0]), contraction)
             return
+        label = self.analysis.labels[contraction.node]
+        alone = len(contraction.operands) == 1 and not self._is_known(
+            contraction.node, contraction.operands[0][0]
+        )
+        if fresh and alone:
+            raise Refusal(fresh, f"{label} sums over it, with no weight that could leave new channels out")
         for i, d in contraction.operands:
             found = self.absorption.find(contraction.node, i, self._factors(contraction, i, d))
             if found is not None:
@@ -148,7 +167,8 @@ class _Rewrite:
                 return
         i, d = contraction.operands[0]
         over = [leaf for leaf in leaves(contraction.over) if leaf in self.maps]
-        label = self.analysis.labels[contraction.node]
+        if fresh:
+            raise Refusal(fresh, f"{label} sums over it, and no weight could leave new channels out")
         if not self._is_float(contraction.node, i):
             raise Refusal(over, f"{label} sums over it in integers")
         factors = condensed(self._factors(contraction, i, d))
@@ -161,16 +181,54 @@ class _Rewrite:
         use, dims = self.uses[place], self.analysis.uses[place]
         for d in weight.dims:
             if contraction.power != -1.0:
-                counts = _counts(self._classes(dims[d], contraction.over))
-                use.scales.append(Scale(along(counts**contraction.power, d, len(dims))))
+                use.scales.append(Scale(along(self._portions(dims[d], contraction), d, len(dims))))
                 continue
             # Of several factors of one dimension that are summed, the copies share together.
             use.summed[d] = (*use.summed.get(d, ()), *contraction.over)
             classes = self._classes(dims[d], use.summed[d])
             # Unequal parts sum exactly; thirds in half precision would be too coarse for a product in single.
-            unequal = self.plan.scheme == "split" or weight.narrow
+            unequal = self.plan.scheme not in ("copy", "noise") or weight.narrow
             split: Split = "first" if weight.quantized else "unequal" if unequal else "equal"
-            use.shares[d] = Share(d, classes, split, fill=self.analysis.said.zeros.get(place) or 0)
+            silent = self._silent(dims[d], use.summed[d])
+            fill = self.analysis.said.zeros.get(place) or 0
+            use.shares[d] = Share(d, classes, split, fill, silent if silent.any() else None)
+
+    def _draw(self) -> None:
+        """Draw what weights hold of fresh channels, where these are computed; what else has them takes copies along.
+
+        Copies stay in the domain of what reads them: scales, variances, slopes.
+        """
+        places = {
+            (held.node, held.input)
+            for contraction in self.analysis.said.contractions
+            if self.fresh
+            for i, d in contraction.operands
+            if (held := self.absorption.weight(contraction.node, i, d, contraction.over))
+            and not held.quantized
+        }
+        places |= {place for place in self.uses if place[1] == 0 and self._is_table(*place)}
+        for place in sorted(places):
+            use = self.uses[place]
+            for d, dim in enumerate(self.analysis.uses[place]):
+                new = new_indices(dim, self.maps, self.fresh - set(leaves(use.summed.get(d, ()))))
+                if new.any():
+                    use.draws.append(Draw(d, new))
+
+    def _is_table(self, node: int, i: int) -> bool:
+        """Whether rows are looked up in a constant."""
+        return self.analysis.topology.proto(node).op_type == "Gather" and self._is_float(node, i)
+
+    def _silent(self, dim: Dim, over: Dim) -> Mask:
+        """The new indices of a dimension that nothing must be heard of where `over` is summed."""
+        return new_indices(dim, self.maps, self.fresh & set(leaves(over)))
+
+    def _portions(self, dim: Dim, contraction: Contraction) -> Factors:
+        """What every new index of a dimension counts where copies of it are summed: together as much as the old one."""
+        classes, silent = self._classes(dim, contraction.over), self._silent(dim, contraction.over)
+        counts = np.bincount(classes[~silent], minlength=int(classes.max()) + 1)[classes]
+        portions: Factors = counts.astype(np.float64) ** contraction.power
+        portions[silent] = 0.0
+        return portions
 
     def _concentrate(self, dilution: Dilution) -> None:
         """Undo a dilution in the weights that read the result, or right behind it where there is another reader."""
@@ -201,6 +259,11 @@ class _Rewrite:
                         return node, other
         return None
 
+    def _is_known(self, node: int, i: int) -> bool:
+        """Whether an input is a constant or computed from constants."""
+        name = self.analysis.topology.proto(node).input[i]
+        return name in self.analysis.constants or name in self.analysis.folded
+
     def _is_float(self, node: int, i: int) -> bool:
         return self.analysis.shapes.dtype.get(self.analysis.topology.proto(node).input[i]) in FLOATS
 
@@ -217,8 +280,7 @@ class _Rewrite:
     def _factors(self, contraction: Contraction, i: int, d: int) -> Factors:
         dims = self.analysis.input_dims(contraction.node, i)
         assert dims is not None
-        counts = _counts(self._classes(dims[d], contraction.over))
-        return along(counts**contraction.power, d, len(dims))
+        return along(self._portions(dims[d], contraction), d, len(dims))
 
     def _classes(self, dim: Dim, over: Dim) -> Indices:
         """For every new index of a dimension, the sum it belongs to: copies of `over` share, all else is apart."""
@@ -323,6 +385,13 @@ class _Rewrite:
                     raise Refusal(axes, f"{label} would give shape {list(found)} where {list(wanted)} is due")
 
 
-def _counts(classes: Indices) -> Factors:
-    """How many new indices are of the same class, for each of them."""
-    return np.bincount(classes)[classes].astype(np.float64)
+def _key(step: Step) -> tuple[object, ...]:
+    """What makes two steps the same."""
+    match step:
+        case Share():
+            silent = None if step.silent is None else step.silent.tobytes()
+            return step.dim, step.split, step.fill, step.classes.tobytes(), silent
+        case Draw():
+            return step.dim, step.new.tobytes()
+        case Scale():
+            return step.factors.shape, step.factors.tobytes()

@@ -13,6 +13,7 @@ from onnx_grow.growth.constants import Refusal
 from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, check, fit, solve
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.rewrite import footprint, rewrite
+from onnx_grow.growth.schemes import assigned
 from onnx_grow.model import Model, inlined
 from onnx_grow.operators import RULES
 from onnx_grow.operators.costs import batch, costs
@@ -87,7 +88,8 @@ def widen(
     grow in whole factors only stay behind it where they must, and the others use what they leave.
     `scheme` is how copies share what they are summed to: "split" at random, element by element, exactly (default); "copy" equally;
     "noise" equally, with relative noise of standard deviation `noise` on what the copies receive, which changes the function by about
-    that much. `seed` decides every draw. `shapes` fixes input shapes that the file leaves open, for the analysis.
+    that much; "fresh" makes no copies but random channels that feed nothing yet, where that keeps the function, else splits.
+    `seed` decides every draw. `shapes` fixes input shapes that the file leaves open, for the analysis.
 
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can grow as
     asked, with reasons that name nodes.
@@ -151,7 +153,7 @@ def _analyse(model: Model, shapes: InputShapes | None) -> Analysis:
 class _Settlement:
     """The way to a plan that can be carried out and keeps its budget.
 
-    Axes whose growth turns out not to be exact are left out, with the reason.
+    Fresh axes whose growth turns out not to be exact get copies, others are left out, each with the reason.
     """
 
     def __init__(self, analysis: Analysis, request: Request, scheme: Scheme, seed: int, noise: float) -> None:
@@ -162,12 +164,14 @@ class _Settlement:
         self.foreseen = 0
         self.unforeseen: int | None = None
         self.refused: dict[str, str] = {}
+        self.copied: dict[str, str] = {}
 
     def reached(self, model: Model) -> tuple[WidenPlan, Model]:
         """The plan, and what it makes of the model."""
         while True:
             table = tabulate(self.analysis)
             growths, skipped = solve(self.analysis, table, self.request)
+            growths = assigned(growths, table, self.empty.scheme, self.copied)
             plan = replace(self.empty, axes=growths, skipped=(*self.refused.items(), *skipped))
             try:
                 if self.budget is not None:
@@ -206,6 +210,10 @@ class _Settlement:
     def _leave_out(self, table: AxisTable, plan: WidenPlan, refusal: Refusal) -> None:
         growing = {table.axes[growth.name]: growth.name for growth in plan.axes}
         blamed = [axis for axis in growing if axis in refusal.axes] or list(growing)
+        fresh = {growth.name for growth in plan.axes if growth.scheme == "fresh"}
+        if retried := [growing[axis] for axis in blamed if growing[axis] in fresh]:
+            self.copied |= dict.fromkeys(retried, refusal.reason)
+            return
         for axis in blamed:  # in the plan's order, which makes the same bytes of the same model
             axis.reasons[refusal.reason] = None
             self.refused[growing[axis]] = refusal.reason

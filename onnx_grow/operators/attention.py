@@ -55,6 +55,7 @@ class _Heads:
 
 def attention(node: Node) -> None:
     """Attention of operator sets 23 and on: operands are (N, heads, T, d) or (N, T, heads d)."""
+    node.apart()
     q, k, v = (node.input(i) for i in range(3))
     flat = len(q) == 3
     queries = int(node.attribute("q_num_heads", 0)) if flat else size(q[1])
@@ -76,6 +77,7 @@ def attention(node: Node) -> None:
 
 def multi_head(node: Node) -> None:
     """MultiHeadAttention: three operands, or keys and values packed as (N, T, h, 2, d), or all as (N, T, h, 3, d)."""
+    node.apart()
     q = node.input(0)
     k, v = (node.input(i) if node.has(i) else None for i in (1, 2))
     h = int(node.attribute("num_heads", 0))
@@ -98,6 +100,7 @@ def multi_head(node: Node) -> None:
 
 def grouped(node: Node) -> None:
     """GroupQueryAttention: three operands or all in the first, with rotary embedding on request."""
+    node.apart()
     q = node.input(0)
     queries, keys = int(node.attribute("num_heads", 0)), int(node.attribute("kv_num_heads", 0))
     if node.has(12) or node.has(13):
@@ -131,6 +134,7 @@ def grouped(node: Node) -> None:
 
 def projecting(node: Node) -> None:
     """Attention of com.microsoft: the projections are part of it, their weights one behind the other."""
+    node.apart()
     n, rows, channels = node.input(0)
     h = int(node.attribute("num_heads", 0))
     listed = node.attribute("qkv_hidden_sizes")
@@ -169,6 +173,7 @@ def projecting(node: Node) -> None:
 def _rotary(cosine: int, sine: int) -> Rule:
     def state(node: Node) -> None:
         """Channels turn in pairs, each pair by its own angle: pairs are copied whole, with their angles."""
+        node.apart()
         dims = node.input(0)
         if node.attribute("is_packed_batching", 0):
             raise Unsupported("it rotates sequences of different lengths")

@@ -91,6 +91,7 @@ def matmul(node: Node) -> None:
 
 def einsum(node: Node) -> None:
     """Its equation is a signature: a letter that the result lacks is summed over."""
+    node.apart()
     equation = str(node.attribute("equation", "")).replace(" ", "")
     inputs, arrow, output = equation.partition("->")
     operands = inputs.split(",")

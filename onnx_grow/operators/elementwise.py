@@ -7,16 +7,20 @@ Operands are aligned at the right; a dimension of size 1 is broadcast and never 
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnx_grow.axes.algebra import size
 from onnx_grow.axes.equations import Node, Rule, Unsupported
 from onnx_grow.axes.signature import broadcast
 
-_ANY_FUNCTION = """
-    Acos Acosh Asin Asinh Atan Atanh Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish IsInf IsNaN Log
-    Mish Not Reciprocal Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu
-    And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Mod Or Pow Xor
+_FINITE = """
+    Asinh Atan Ceil Celu Cos Elu Erf Floor Gelu HardSigmoid HardSwish IsInf IsNaN
+    Mish Not Round Selu Shrink Sigmoid Sign Sin Softplus Softsign Swish Tanh ThresholdedRelu
+    And BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Or Xor
     SwiGLU Affine
 """
+_NOT_EVERYWHERE = "Acos Acosh Asin Atanh BitShift Cosh Exp Log Mod Reciprocal Sinh Sqrt Tan"
+"""Functions of some numbers only, or that make others too large."""
 
 
 def elementwise(node: Node) -> None:
@@ -30,8 +34,31 @@ def elementwise(node: Node) -> None:
     node.origin = _origin(node)
 
 
+def finite(node: Node) -> None:
+    """An elementwise function that makes finite numbers of all finite numbers."""
+    elementwise(node)
+    node.apart()
+
+
+def quotient(node: Node) -> None:
+    """What divides must not become zero: copies do not."""
+    finite(node)
+    if not node.constant[1]:
+        for dim in node.input(1):
+            node.replicate(dim, "divides by it")
+
+
+def power(node: Node) -> None:
+    """Powers such as squares are there for all numbers."""
+    elementwise(node)
+    exponent = node.values[1]
+    if exponent is not None and exponent.size and ((exponent >= 0) & (exponent == np.round(exponent))).all():
+        node.apart()
+
+
 def first_operand(node: Node) -> None:
     """Only input 0 is data; the others are scalars that configure the operator."""
+    node.apart()
     node.set(0, node.input(0))
     node.set(1, node.input(0))
     node.origin = _origin(node)
@@ -39,7 +66,7 @@ def first_operand(node: Node) -> None:
 
 def addition(node: Node) -> None:
     """A sum of tensors; where they were computed independently, the dimensions they share are carried by a skip connection."""
-    elementwise(node)
+    finite(node)
     computed = [i for i, origin in enumerate(node.origins) if origin is not None]
     if len({node.origins[i] for i in computed}) < 2:
         return
@@ -62,19 +89,18 @@ def _origin(node: Node) -> int:
 
 
 RULES = {
-    **{("", op): Rule(elementwise) for op in _ANY_FUNCTION.split()},
-    **{("com.microsoft", op): Rule(elementwise) for op in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")},
+    **{("", op): Rule(finite) for op in _FINITE.split()},
+    **{("", op): Rule(elementwise) for op in _NOT_EVERYWHERE.split()},
+    **{("com.microsoft", op): Rule(finite) for op in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")},
     ("", "Add"): Rule(addition, ((0,), (1,))),
-    ("", "Sub"): Rule(elementwise, ((0,), (1,))),
+    ("", "Sub"): Rule(finite, ((0,), (1,))),
     **{("", op): Rule(addition, "each") for op in ("Sum", "Mean")},
-    **{("", op): Rule(elementwise, "each") for op in ("Max", "Min")},
-    **{
-        ("", op): Rule(elementwise, ((0,),))
-        for op in ("Abs", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu")
-    },
-    ("", "Mul"): Rule(elementwise, ((0, 1),)),
-    ("", "Div"): Rule(elementwise, ((0,),)),
-    ("", "Where"): Rule(elementwise, ((1,), (2,))),
+    **{("", op): Rule(finite, "each") for op in ("Max", "Min")},
+    **{("", op): Rule(finite, ((0,),)) for op in ("Abs", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu")},
+    ("", "Mul"): Rule(finite, ((0, 1),)),
+    ("", "Div"): Rule(quotient, ((0,),)),
+    ("", "Pow"): Rule(power),
+    ("", "Where"): Rule(finite, ((1,), (2,))),
     ("", "Clip"): Rule(first_operand),
     ("", "CastLike"): Rule(first_operand),
     ("", "Cast"): Rule(first_operand, ((0,),)),

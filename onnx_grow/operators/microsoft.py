@@ -50,6 +50,7 @@ def group(node: Node) -> None:
 
 def skip_layer(node: Node) -> None:
     """A sum, its normalisation and, as last output, the sum itself."""
+    node.apart()
     dims = node.input(0)
     channels = dims[-1]
     node.uniform(channels)
@@ -71,6 +72,7 @@ def embed_layer(node: Node) -> None:
 
 def split_gelu(node: Node) -> None:
     """The first half of the channels times the gelu of the second: both halves grow alike."""
+    node.apart()
     *outer, channels = node.input(0)
     half = node.cut(channels, size(channels) // 2)
     node.unify(half[0], half[1])

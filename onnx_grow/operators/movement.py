@@ -16,12 +16,14 @@ _ENDLESS = 2**31 - 1
 
 def transpose(node: Node) -> None:
     """Dimensions change places."""
+    node.apart()
     dims = node.input(0)
     node.set(0, [dims[p] for p in node.attribute("perm", list(reversed(range(len(dims)))))])
 
 
 def reshape(node: Node) -> None:
     """The product of all dimensions, in order, is factored anew."""
+    node.apart()
     if node.version < 5:
         raise Unsupported("it has the form of operator sets before 5")
     dims = node.input(0)
@@ -33,6 +35,7 @@ def reshape(node: Node) -> None:
 
 def flatten(node: Node) -> None:
     """Two dimensions: the product of those before `axis` and of those from there on."""
+    node.apart()
     dims = node.input(0)
     at = node.attribute("axis", 1)
     at = at + len(dims) if at < 0 else at
@@ -41,6 +44,7 @@ def flatten(node: Node) -> None:
 
 def squeeze(node: Node) -> None:
     """Dimensions of size 1 are dropped."""
+    node.apart()
     dims = node.input(0)
     axes = node.integers("axes", 1)
     dropped = range(len(dims)) if axes is None else {node.axis(a) for a in axes}
@@ -49,6 +53,7 @@ def squeeze(node: Node) -> None:
 
 def unsqueeze(node: Node) -> None:
     """Dimensions of size 1 are put in."""
+    node.apart()
     axes = node.integers("axes", 1) or []
     rank = len(node.input(0)) + len(axes)
     new = {node.axis(a, rank) for a in axes}
@@ -60,6 +65,7 @@ def unsqueeze(node: Node) -> None:
 
 def expand(node: Node) -> None:
     """Broadcasting to a shape; what grows out of size 1 is a new dimension."""
+    node.apart()
     dims = node.input(0)
     out: list[Dim] = []
     for k, n in zip(range(-len(node.out_shape()), 0), node.out_shape(), strict=True):
@@ -74,6 +80,7 @@ def expand(node: Node) -> None:
 
 def tile(node: Node) -> None:
     """Repetition in a row: repeats are the outer factor. Out of size 1 comes a new dimension."""
+    node.apart()
     if node.version < 6:
         raise Unsupported("it has the form of operator sets before 6")
     out: list[Dim] = []
@@ -91,6 +98,7 @@ def tile(node: Node) -> None:
 
 def depth_to_space(node: Node) -> None:
     """Channels become positions: (b, b, c) or (c, b, b) by mode, c stays."""
+    node.apart()
     block = int(node.attribute("blocksize", 1))
     batch, channels, height, width = node.input(0)
     b1, b2 = (node.frozen(block, "moves these channels to positions") for _ in range(2))
@@ -102,6 +110,7 @@ def depth_to_space(node: Node) -> None:
 
 def space_to_depth(node: Node) -> None:
     """Positions become channels: (b, b, c)."""
+    node.apart()
     block = int(node.attribute("blocksize", 1))
     if node.attribute("mode", "DCR") != "DCR":
         raise Unsupported("it has a mode other than DCR")
@@ -115,6 +124,7 @@ def space_to_depth(node: Node) -> None:
 
 def join(node: Node) -> None:
     """Concatenation: a sum along `axis`, equal dimensions elsewhere."""
+    node.apart()
     first = node.input(0)
     at = node.axis(node.attribute("axis", 1))
     operands = [node.input(i) for i in range(len(node.dims))]
@@ -127,6 +137,7 @@ def join(node: Node) -> None:
 
 def split(node: Node) -> None:
     """Cutting along `axis`; without explicit lengths the parts must stay equal."""
+    node.apart()
     dims = node.input(0)
     at = node.axis(node.attribute("axis", 0))
     lengths = [shape[at] if shape else 0 for shape in node.out_shapes]
@@ -147,6 +158,7 @@ def split(node: Node) -> None:
 
 def cut_out(node: Node) -> None:
     """Slice: per axis one part of three; both ends follow the parts when those grow."""
+    node.apart()
     dims = list(node.input(0))
     starts, ends = node.integers("starts", 1), node.integers("ends", 2)
     if starts is None or ends is None:
@@ -175,6 +187,7 @@ def cut_out(node: Node) -> None:
 
 def gather(node: Node) -> None:
     """Selection along `axis`: one known index is a cut; otherwise the order matters, and the dimension freezes."""
+    node.apart()
     dims, indices = node.input(0), node.input(1)
     at = node.axis(node.attribute("axis", 0))
     index = node.values[1]
@@ -188,6 +201,9 @@ def gather(node: Node) -> None:
         node.size_input(1, [_bound(chosen, before, ((), after))], within=[dims[at]])
     elif length > 1:
         node.freeze(dims[at], "selects from this dimension by index")
+    if not node.constant[1]:
+        for dim in indices:
+            node.replicate(dim, "needs indices that exist")
     node.set(0, [*dims[:at], *indices, *dims[at + 1 :]])
     if node.constant[0] and not node.constant[1]:
         for dim in (*dims[:at], *dims[at + 1 :]):
@@ -196,6 +212,7 @@ def gather(node: Node) -> None:
 
 def pad(node: Node) -> None:
     """Padding: a sum of what is put before, the dimension, and what is put behind."""
+    node.apart()
     dims = node.input(0)
     pads = (
         node.integers("pads", 1) if "pads" in node.attributes or node.has(1) else node.attribute("paddings")

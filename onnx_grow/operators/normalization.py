@@ -46,6 +46,7 @@ def group(node: Node) -> None:
 
 def layer(node: Node) -> None:
     """Statistics over all dimensions from `axis` on, for LayerNormalization and RMSNormalization."""
+    node.apart()
     dims = node.input(0)
     first = node.axis(node.attribute("axis", -1))
     for dim in dims[first:]:
@@ -60,6 +61,7 @@ def layer(node: Node) -> None:
 
 def mean_variance(node: Node) -> None:
     """Statistics over the dimensions `axes`, no parameters."""
+    node.apart()
     dims = node.input(0)
     for position in node.attribute("axes", [0, 2, 3]):
         node.uniform(dims[node.axis(position)])

@@ -24,6 +24,7 @@ def pool(node: Node) -> None:
 
 def resize(node: Node) -> None:
     """Resampling of some dimensions; a dimension whose size stays is passed through, and its target follows it."""
+    node.apart()
     dims, out = node.input(0), node.out_shape()
     axes = [node.axis(a) for a in node.attribute("axes", range(len(dims)))]
     if node.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":

@@ -30,6 +30,7 @@ _POOL = {0: Signature("N c !*, -, -, -, - -> N c !*"), 1: Signature("N !* c, -, 
 
 def linear(node: Node) -> None:
     """QuantizeLinear and DequantizeLinear: one scale for all, one for every index of `axis`, or one for every block of them."""
+    node.apart()
     dims = node.input(0)
     at = node.axis(node.attribute("axis", 1)) if len(dims) > 1 else 0
     for i in (1, 2):
@@ -56,6 +57,13 @@ def dynamic(node: Node) -> None:
     node.set(0, node.input(0))
     node.set(1, [])
     node.set(2, [])
+
+
+def dynamic_product(node: Node) -> None:
+    """A product with what it quantizes itself, by the smallest and the largest element of all."""
+    _DYNAMIC_PRODUCT(node)
+    for dim in node.input(0):
+        node.replicate(dim, "quantizes by the smallest and the largest of all")
 
 
 def _product(
@@ -124,12 +132,14 @@ def _each(node: Node, inputs: Sequence[int], position: int) -> None:
 
 def binary(node: Node) -> None:
     """QLinearAdd and QLinearMul: operands 0 and 3, broadcast."""
+    node.apart()
     _scalars(node, (1, 2, 4, 5, 6, 7))
     node.set(0, broadcast(node, [node.input(0), node.input(3)]))
 
 
 def unary(node: Node) -> None:
     """A function of every element alone."""
+    node.apart()
     _scalars(node, range(1, len(node.dims)))
     node.set(0, node.input(0))
 
@@ -150,6 +160,7 @@ def softmax(node: Node) -> None:
 
 def join(node: Node) -> None:
     """Concatenation of tensors that come with a scale and a zero point each."""
+    node.apart()
     operands = [node.input(i) for i in range(2, len(node.dims), 3)]
     first = operands[0]
     at = node.axis(node.attribute("axis", 0), len(first))
@@ -163,6 +174,7 @@ def join(node: Node) -> None:
 
 def blocks(node: Node) -> None:
     """MatMulNBits: a packed weight of N rows in blocks of K; rows are whole, blocks are not divided."""
+    node.apart()
     if node.attribute("weight_prepacked", 0):
         raise Unsupported("its weight is packed for one machine")
     *outer, inner = node.input(0)
@@ -193,7 +205,7 @@ def _scalars(node: Node, inputs: Sequence[int]) -> None:
 _MATMUL_INTEGER = _product("... m /k, ... /k n, -, - -> ... m n", 0, 1, (2,), (3,))
 _QLINEAR_MATMUL = _product("... m /k, -, -, ... /k n, -, -, -, - -> ... m n", 0, 3, (2, 1), (5, 4))
 _TO_FLOAT = _product("... m /k, ... /k n, -, -, -, -, n -> ... m n", 0, 1, (4, 2), (5, 3))
-_DYNAMIC = _product("... m k, ... /k n, -, -, n -> ... m n", 0, 1, (), (3, 2))
+_DYNAMIC_PRODUCT = _product("... m k, ... /k n, -, -, n -> ... m n", 0, 1, (), (3, 2))
 
 RULES = {
     **{
@@ -209,7 +221,7 @@ RULES = {
     ("com.microsoft", "QLinearConv"): Rule(conv),
     ("com.microsoft", "QGemm"): Rule(gemm),
     ("com.microsoft", "MatMulIntegerToFloat"): Rule(_TO_FLOAT),
-    ("com.microsoft", "DynamicQuantizeMatMul"): Rule(_DYNAMIC),
+    ("com.microsoft", "DynamicQuantizeMatMul"): Rule(dynamic_product),
     ("com.microsoft", "MatMulNBits"): Rule(blocks),
     **{("com.microsoft", op): Rule(binary) for op in ("QLinearAdd", "QLinearMul")},
     **{("com.microsoft", op): Rule(unary) for op in ("QLinearLeakyRelu", "QLinearSigmoid")},

@@ -22,6 +22,7 @@ def _reduced(node: Node) -> list[int]:
 
 def _reduce(of: Callable[[Node, int], None]) -> Callable[[Node], None]:
     def state(node: Node) -> None:
+        node.apart()
         dims = node.input(0)
         reduced = _reduced(node)
         for position in reduced:
@@ -39,10 +40,13 @@ def _uniform(node: Node, position: int) -> None:
 
 def _frozen(node: Node, position: int) -> None:
     node.freeze(node.input(0)[position], "its result depends on how many there are")
+    for dim in node.input(0):
+        node.replicate(dim, "its result may not be finite")
 
 
 def _nothing(node: Node, position: int) -> None:
-    """Copies change neither maximum nor minimum."""
+    """Copies change neither maximum nor minimum; anything else may."""
+    node.replicate(node.input(0)[position], "its result depends on all of them")
 
 
 def _scaled(power: float) -> Callable[[Node, int], None]:
@@ -54,6 +58,7 @@ def _scaled(power: float) -> Callable[[Node, int], None]:
 
 def softmax(node: Node) -> None:
     """m copies of every index share its probability: p / m each. Before operator set 13 all dimensions from `axis` on are one."""
+    node.apart()
     dims = node.input(0)
     at = node.axis(node.attribute("axis", -1 if node.version >= 13 else 1))
     over = [k for k in (range(at, len(dims)) if node.version < 13 else [at]) if size(dims[k]) > 1]

@@ -24,17 +24,25 @@ def extent(plan: WidenPlan | DeepenPlan) -> str:
 
 
 def steps(plan: WidenPlan | DeepenPlan) -> Table:
-    """Every axis with its old and new size, or every inserted layer with the node it follows."""
-    if hasattr(plan, "axes"):
-        growths = (
-            (printable(axis.name), axis.kind, f"{axis.size:,}", f"{axis.new_size:,}") for axis in plan.axes
+    """Every axis with its old and new size and its scheme, or every inserted layer with the node it follows."""
+    if not hasattr(plan, "axes"):
+        layers = (
+            (printable(layer.name), layer.scheme, count(layer.parameters), printable(layer.description))
+            for layer in plan.layers
         )
-        return columns("axis", "kind", "size>", "new size>", rows=growths)
-    layers = (
-        (printable(layer.name), layer.scheme, count(layer.parameters), printable(layer.description))
-        for layer in plan.layers
+        return columns("after", "scheme", "parameters>", "inserted", rows=layers)
+    growths = (
+        (
+            printable(axis.name),
+            axis.kind,
+            f"{axis.size:,}",
+            f"{axis.new_size:,}",
+            axis.scheme or "",
+            printable(axis.because),
+        )
+        for axis in plan.axes
     )
-    return columns("after", "scheme", "parameters>", "inserted", rows=layers)
+    return columns("axis", "kind", "size>", "new size>", "scheme", "because", rows=growths)
 
 
 def skipped(plan: WidenPlan | DeepenPlan) -> Table:
@@ -44,7 +52,17 @@ def skipped(plan: WidenPlan | DeepenPlan) -> Table:
 
 def notes(plan: WidenPlan | DeepenPlan) -> tuple[str, ...]:
     """What people should know about a plan."""
-    return () if hasattr(plan, "axes") else plan.notes
+    if not hasattr(plan, "axes"):
+        return plan.notes
+    others = Counter(axis.scheme for axis in plan.axes if axis.because)
+    first = {
+        scheme: next(axis for axis in plan.axes if axis.because and axis.scheme == scheme)
+        for scheme in others
+    }
+    return tuple(
+        f"{counted(n, 'axis', 'axes')} of {len(plan.axes):,} by {scheme}: {first[scheme].name}, because {first[scheme].because}"
+        for scheme, n in others.items()
+    )
 
 
 def _counted_by(n: int, one: str, many: str, kinds: Iterable[str]) -> str:
