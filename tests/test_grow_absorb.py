@@ -15,12 +15,16 @@ from onnx_grow.model import Model, load
 
 @dataclass(frozen=True)
 class Case:
-    """A graph in which copies are summed without a weight beside them, and what is inserted where no weight takes their share."""
+    """A graph in which copies are summed without a weight beside them, and what is inserted where no weight takes their share.
+
+    `uneven` is what is inserted where the channels have different numbers of copies.
+    """
 
     name: str
     text: str
     inserted: tuple[str, ...] = ()
     opset: int = 17
+    uneven: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -122,9 +126,88 @@ CASES = [
         """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[3, 6] w> {
             a = MatMul(x, v) t = Transpose(w) m = ReduceMax <axes=[1], keepdims=0> (t) g = Mul(a, m) y = MatMul(g, t) }""",
     ),
-    Case("a number by a tensor", summed("b = Div(s, a)", "double s = {0.7}"), ("Mul",)),
+    Case(
+        "two readers whose paths meet: rotary embedding",
+        attending(
+            """p = MatMul(x, wq) r = Reshape(p, split) left = Slice(r, none, two, minus) right = Slice(r, two, four, minus)
+            back = Neg(right) turned = Concat <axis=3> (back, left) c = Mul(r, cosine) s = Mul(turned, sine) t = Add(c, s)
+            q = Reshape(t, flat)""",
+            """int64[1] none = {0}, int64[1] two = {2}, int64[1] four = {4}, int64[1] minus = {-1}, double[3, 1, 4] cosine,
+            double[3, 1, 4] sine, int64[3] flat = {0, 0, 8}""",
+        ),
+    ),
+    Case(
+        "two readers of every other channel",
+        attending(
+            """p = MatMul(x, wq) r = Reshape(p, split) turned = Slice(r, none, two, minus) rest = Slice(r, two, four, minus)
+            even = Slice(turned, none, two, minus, two) odd = Slice(turned, one, two, minus, two)
+            e = Mul(even, t) u = Concat <axis=3> (odd, e, rest) q = Reshape(u, flat)""",
+            """int64[1] none = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] four = {4}, int64[1] minus = {-1}, double[1] t,
+            int64[3] flat = {0, 0, 8}""",
+        ),
+    ),
+    Case(
+        "a reader of the shape alone",
+        """(double[2, 4] x) => (double[2, 1] y) <double[4, 6] v, int64[1] last = {-1}> {
+        a = MatMul(x, v) b = Relu(a) n = Size(b) f = Cast <to=11> (n) c = ReduceSum(b, last) y = Mul(c, f) }""",
+    ),
+    Case("a sum of squares by hand", summed("b = Mul(a, a)")),
+    Case("a sum of powers", summed("c = Abs(a) b = Pow(c, s)", "double s = {1.5}")),
+    Case("a sum of roots", summed("c = Abs(a) b = Sqrt(c)")),
+    Case("a sum of inverses", summed("b = Reciprocal(a)")),
+    Case(
+        "a sum of means and extremes",
+        """(double[N, 4] x) => (double[N] y) <double[4, 30] v, int64[3] split = {0, 5, 6}> {
+        a = MatMul(x, v) r = Reshape(a, split) p = ReduceMean <axes=[1]> (r) q = ReduceMax <axes=[1], keepdims=0> (r)
+        s = Squeeze <axes=[1]> (p) b = Add(s, q) y = ReduceSum <axes=[1], keepdims=0> (b) }""",
+        opset=12,
+    ),
+    Case(
+        "a sum behind padding",
+        """(float[2, 3, 4, 4] x) => (float[2, 1, 6, 6] y)
+        <float[6, 3, 1, 1] v, float[6] s, int64[1] one = {1}, int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}> {
+        a = Conv(x, v, s) b = Pad(a, pads) y = ReduceSum(b, one) }""",
+    ),
+    Case(
+        "a sum behind a Gather by many indices",
+        """(double[2, 5, 4] x) => (double[2, 3, 3, 1] y)
+        <double[4, 6] v, int64[1] last = {-1}, int64[3, 3] places = {0, 1, 2, 1, 2, 3, 2, 3, 4}> {
+        a = MatMul(x, v) b = Gather <axis=1> (a, places) y = ReduceSum(b, last) }""",
+    ),
+    Case(
+        "scores of the same queries with two keys",
+        attending("q = MatMul(x, wq)", "double[4, 8] wo").replace(
+            "y = MatMul(qt, kt)",
+            """o = MatMul(x, wo) or = Reshape(o, split) ot = Transpose <perm=[0, 2, 3, 1]> (or)
+            s = MatMul(qt, kt) z = MatMul(qt, ot) y = Add(s, z)""",
+        ),
+    ),
+    Case(
+        "a sum behind quantization: the integers stand for smaller numbers",
+        """(float[N, 4] x) => (float[N, 1] y) <float[4, 6] v, float s = {0.05}, int8 z = {0}, int64[1] last = {-1}> {
+        a = MatMul(x, v) q = QuantizeLinear(a, s, z) b = DequantizeLinear(q, s, z) y = ReduceSum(b, last) }""",
+        uneven=("Mul",),
+    ),
+    Case(
+        "a sum behind quantization of each channel",
+        """(float[N, 4] x) => (float[N, 1] y) <float[4, 6] v, float[6] s = {0.05, 0.04, 0.03, 0.02, 0.05, 0.06},
+        int8[6] z = {0, 0, 0, 1, 2, 3}, int64[1] last = {-1}> {
+        a = MatMul(x, v) q = QuantizeLinear <axis=1> (a, s, z) b = DequantizeLinear <axis=1> (q, s, z) y = ReduceSum(b, last) }""",
+    ),
+    Case(
+        "a sum behind bounds",
+        summed("b = Clip(a, s, t)", "double s = {-0.5}, double t = {0.5}"),
+        uneven=("Mul",),
+    ),
+    Case(
+        "padding by what is not zero",
+        """(float[2, 3, 4, 4] x) => (float[2, 1, 6, 6] y)
+        <float[6, 3, 1, 1] v, float[6] s, float five = {5}, int64[1] one = {1}, int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}> {
+        a = Conv(x, v, s) b = Pad(a, pads, five) y = ReduceSum(b, one) }""",
+        ("Mul",),
+    ),
+    Case("a number by a tensor", summed("b = Div(s, a)", "double s = {0.7}")),
     Case("a bend that no scale passes", summed("b = Tanh(a)"), ("Mul",)),
-    Case("a bend and a shift by a number", summed("b = Add(a, s)", "double s = {0.7}"), ("Mul",)),
     Case(
         "another reader",
         summed(
@@ -143,7 +226,6 @@ CASES = [
         "a tensor with itself",
         """(double[2, 4] x) => (double[2, 2] y) <double[4, 6] v> {
         a = MatMul(x, v) t = Transpose(a) y = MatMul(a, t) }""",
-        ("Mul",),
     ),
     Case(
         "an output of the model, too",
@@ -163,7 +245,7 @@ def test_scales_move_into_weights(case: Case) -> None:
         added = operators(grown)
         for operator in operators(model):
             added.remove(operator)
-        assert tuple(added) in ((), case.inserted)
+        assert tuple(added) in ((), case.inserted, case.uneven)
         assert_same(model, grown)
     grown = widen(model, kind=KINDS)
     assert len(operators(grown)) == len(operators(model)) + len(case.inserted)
@@ -228,7 +310,16 @@ def test_one_matrix_in_two_roles_becomes_two() -> None:
 def test_what_is_read_twice_is_scaled_once() -> None:
     text = """(double[2, 4] x) => (double[2, 2] y) <double[4, 6] v, double[4, 6] u> {
         a = MatMul(x, v) k = MatMul(x, u) t = Transpose(k) s = MatMul(a, t) r = ReduceL1 <axes=[1]> (a) y = Add(s, r) }"""
-    _, grown = widened(text, a=9)
+    model, grown = widened(text, a=9)
+    assert operators(grown) == operators(model)
+
+
+def test_a_number_takes_one_scale_for_all_channels() -> None:
+    shifted = summed("b = Add(a, s)", "double s = {0.7}")
+    model, grown = widened(shifted, a=12)
+    assert operators(grown) == operators(model)
+    assert grown.weights["s"].array() == model.weights["s"].array() / 2
+    _, grown = widened(shifted, a=9)
     assert operators(grown).count("Mul") == 1
 
 

@@ -84,29 +84,46 @@ def test_new_sizes_arrive_where_shapes_are_put_together() -> None:
     assert (literal(grown, "two"), literal(grown, "three"), literal(grown, "six")) == ([2], [4], [8])
 
 
-def test_a_literal_beside_sizes_that_vary_is_replaced_where_nothing_else_reads_it_else_beside() -> None:
-    text = (
-        between(
-            """s = Shape(x) n = Gather(s, zero) back = Concat <axis=0> (n, six) b = Reshape(a, back) f = MatMul(x, u)
-        g = Reshape(f, back) h = MatMul(g, t) c = MatMul(b, t)""",
-            INDICES + ", int64[1] six = {6}, double[4, 6] u, double[6, 6] t",
-        )
-        .replace("MatMul(b, w)", "Add(c, h)")
-        .replace("double[N, 3] y", "double[N, 6] y")
+SHARED = (
+    between(
+        """s = Shape(x) n = Gather(s, zero) back = Concat <axis=0> (n, six) b = Reshape(a, back) f = MatMul(x, u)
+    g = Reshape(f, back) h = MatMul(g, r) c = MatMul(b, t)""",
+        INDICES + ", int64[1] six = {6}, double[4, 6] u, double[6, 6] t, double[6, 6] r",
     )
-    model, grown = grow(text)
+    .replace("MatMul(b, w)", "Add(c, h)")
+    .replace("double[N, 3] y", "double[N, 6] y")
+)
+
+
+def test_a_literal_that_several_read_is_replaced_where_they_agree() -> None:
+    model, grown = grow(SHARED.replace(", r)", ", t)"))
+    assert operators(grown) == operators(model)
+    assert literal(grown, "six") == [9]
+    assert grown.weights.keys() == model.weights.keys()
+
+
+def test_a_shape_that_others_read_differently_is_replaced_by_one_relative_to_the_data() -> None:
+    model, grown = grow(SHARED, a=9)
+    assert operators(grown) == operators(model)
     assert literal(grown, "six") == [6]
+    assert literal(grown, "back_pinned") == [0, 9]
+
+
+def test_a_shape_of_several_sizes_that_vary_is_corrected_where_it_is_read() -> None:
+    text = SHARED.replace("[N, 4] x", "[N, M, 4] x").replace("[N, 6] y", "[1, N, M, 6] y")
+    text = text.replace(
+        "n = Gather(s, zero) back = Concat <axis=0> (n, six)",
+        "n = Gather(s, both) back = Concat <axis=0> (one, n, six)",
+    )
+    model, grown = grow(text.replace("zero = {0}", "zero = {0}, int64[2] both = {0, 1}"), a=9)
     assert sorted(set(operators(grown)) - set(operators(model))) == ["Where"]
     kept = [name for name in grown.weights if name not in model.weights and grown.weights[name].dtype == 9]
-    assert literal(grown, kept[0]) == [True, False]
+    assert literal(grown, kept[0]) == [True, True, True, False]
 
 
 def test_sizes_known_to_be_fixed_become_literals() -> None:
-    text = """(double[2, 4] x) => (double[2, 6] y) <double[4, 6] v, double[4, 6] u, double[6, 6] t,
-        int64[1] six = {6}, int64[1] zero = {0}> {
-        a = MatMul(x, v) s = Shape(x) n = Gather(s, zero) back = Concat <axis=0> (n, six) b = Reshape(a, back) f = MatMul(x, u)
-        g = Reshape(f, back) h = MatMul(g, t) c = MatMul(b, t) y = Add(c, h) }"""
-    model, grown = grow(text)
+    text = SHARED.replace("[N,", "[2,")
+    model, grown = grow(text, a=9)
     assert operators(grown) == operators(model)
     assert literal(grown, "back_pinned") == [2, 9]
 

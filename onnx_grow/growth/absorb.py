@@ -8,8 +8,9 @@ A scale is an array that broadcasts against its tensor: full size along the dime
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -17,27 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-from onnx_grow.axes.algebra import Axis, Dim, Maps, grown_size, leaves
+from onnx_grow.axes.algebra import Axis, Dim, Indices, Maps, grown_size, leaves
+from onnx_grow.axes.equations import Negated
 from onnx_grow.axes.inference import Analysis, Dims
 from onnx_grow.growth.constants import FLOATS, Constants
 from onnx_grow.growth.sizes import Sizes
 
 Factors = NDArray[np.float64]
 Move = tuple[int, Factors]  # an operand, and the scale to put on it
+Place = tuple[int, int]  # a node, and one of its inputs
+Asked = Mapping[Place, Factors]
 
 _BITS = {16: 8, 10: 11, 1: 24, 11: 53}  # what these types keep of a number
 _MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-_DEEPEST = 64
+_MOST_STEPS = 1024  # tried before a scale is left where it is
+_ROUNDING = 1e-12  # two scales are the same if they differ by no more
 _LARGEST = 1 << 24  # elements of a scale; one that varies over more is left where it is
-
-
-@dataclass(frozen=True, eq=False)
-class Rescaled:
-    """A constant's use (node, input), and the scale it takes."""
-
-    node: int
-    input: int
-    factors: Factors
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Absorption:
         places = [dim]
         while (name := topology.proto(node).input[i]) not in self.analysis.constants:
             producer = topology.producers.get(name)
-            if producer is None or not self._private(name) or len(topology.consumers[name]) > 1:
+            if producer is None or not self.private(name) or len(topology.consumers[name]) > 1:
                 return None
             proto = topology.proto(producer)
             dims, operand = self.analysis.dims[name], self.analysis.input_dims(producer, 0)
@@ -92,78 +88,182 @@ class Absorption:
         zero = self.analysis.said.zeros.get((node, i))
         return None if zero is None else Held(node, i, tuple(places), quantized=True)
 
-    def find(self, node: int, i: int, factors: Factors, depth: int = 0) -> list[Rescaled] | None:
-        """The constants to rescale so that input `i` of a node is scaled by `factors`; None when it cannot be done."""
-        topology = self.analysis.topology
-        name = topology.proto(node).input[i]
-        if self.analysis.shapes.dtype.get(name) not in FLOATS or depth > _DEEPEST or factors.size > _LARGEST:
-            return None
-        if name in self.analysis.constants:
-            return [Rescaled(node, i, factors)]
-        producer = topology.producers.get(name)
-        if producer is None or not self._private(name) or not self._reads_alone(name, node, i):
-            return None
-        found: list[Rescaled] = []
-        for alternatives in self._addends(producer, name, factors) or ((),):
-            taken = (self.find(producer, operand, scale, depth + 1) for operand, scale in alternatives)
-            best = next((rescaled for rescaled in taken if rescaled is not None), None)
-            if best is None:
-                return None
-            found += best
-        return found
+    def take(self, asked: Asked, waiting: Asked | None = None) -> Asked | None:
+        """Scale inputs of nodes as `asked`, by constants alone; None when it cannot be done.
+
+        The result adds to `asked` all scales behind them, down to those of the constants. What others read stays what it is to
+        them, but for the inputs `waiting`, which may be scaled as these say.
+        """
+        self._steps = _MOST_STEPS
+        taken = all(self._accepts(place, factors) for place, factors in asked.items())
+        return self._search(asked, waiting or {}, len(self.analysis.topology.nodes)) if taken else None
 
     def shape(self, node: int, i: int) -> tuple[int, ...]:
         """The shape that an input will have."""
         return tuple(grown_size(dim, self.maps) for dim in self.analysis.input_dims(node, i) or ())
 
-    def _private(self, name: str) -> bool:
+    def number(self, name: str) -> float | None:
+        """The value of a constant that is one number; None for anything else."""
+        if name not in self.analysis.constants or prod(self.analysis.shapes.shape[name]) != 1:
+            return None
+        return float(self.sizes.constants.weight(name).array().reshape(-1)[0])
+
+    def private(self, name: str) -> bool:
+        """Whether only nodes of this graph read a tensor."""
         return name not in self.analysis.topology.outputs and name not in self.analysis.topology.captured
 
-    def _reads_alone(self, name: str, node: int, i: int) -> bool:
-        """Whether what a node reads of a tensor is read by nobody else."""
-        topology = self.analysis.topology
-        readers = topology.consumers[name]
-        if len(readers) == 1:
-            return True
-        chosen = [self._chosen(reader) for reader, _ in readers]
-        return (
-            None not in chosen
-            and len(set(chosen)) == len(chosen)
-            and len({part[0] for part in chosen if part}) == 1
-        )
+    def _search(self, asked: Asked, waiting: Asked, below: int) -> Asked | None:
+        """Move scales back through the last node before `below` whose result is to be scaled, and on from there."""
+        self._steps -= 1
+        if self._steps < 0:
+            return None
+        names = {self._name(place) for place in asked} - self.analysis.constants
+        producers = [self.analysis.topology.producers[name] for name in names]
+        node = max((producer for producer in producers if producer < below), default=None)
+        if node is None:
+            return asked
+        for more in self._ways(node, asked, waiting):
+            if all(self._accepts(place, factors) for place, factors in more.items()):
+                found = self._search({**asked, **more}, waiting, node)
+                if found is not None:
+                    return found
+        return None
 
-    def _chosen(self, node: int) -> tuple[int, int] | None:
-        """The (dimension, index) that a Gather by one known index reads."""
+    def _name(self, place: Place) -> str:
+        name: str = self.analysis.topology.proto(place[0]).input[place[1]]
+        return name
+
+    def _accepts(self, place: Place, factors: Factors) -> bool:
+        """Whether an input may be scaled at all: floats that a constant or a node holds, and nobody outside sees."""
+        name = self._name(place)
+        known = name in self.analysis.constants or name in self.analysis.topology.producers
+        fits = (
+            factors.size <= _LARGEST
+            and not np.isinf(factors).any()
+            and self.analysis.shapes.dtype.get(name) in FLOATS
+        )
+        return fits and known and (name in self.analysis.constants or self.private(name))
+
+    def _ways(self, node: int, asked: Asked, waiting: Asked) -> Iterator[dict[Place, Factors]]:
+        """The ways to scale the results of a node as those who read them ask: of each addend any one alternative."""
+        joined: dict[Place, Factors] = {}
+        scales: list[Factors] = []
+        for name in self.analysis.topology.proto(node).output:
+            scale = self._agreed(name, asked, waiting, joined) if name else np.ones(())
+            if scale is None:
+                return
+            scales.append(scale)
+        if all((scale == 1).all() for scale in scales):
+            yield joined
+            return
+        for moves in product(*self.addends(node, scales) or [()]):
+            yield {**joined, **{(node, operand): scale for operand, scale in moves}}
+
+    def _agreed(
+        self, name: str, asked: Asked, waiting: Asked, joined: dict[Place, Factors]
+    ) -> Factors | None:
+        """The scale of a tensor that all who read it agree on; None if they do not. Those `waiting` that join are noted."""
+        readers = self.analysis.topology.consumers.get(name, ())
+        moves = any(place in asked for place in readers)
+        total: Factors = np.full((1,) * len(self.analysis.dims[name]), np.nan)
+        for place in readers:
+            part = asked.get(place)
+            if part is None and moves and place in waiting and not _met(place, asked, joined):
+                part = joined[place] = waiting[place]
+            if part is None:
+                part = self._unscaled(place)
+            shape = np.broadcast_shapes(total.shape, part.shape)
+            if prod(shape) > _LARGEST or (np.abs(total - part) > _ROUNDING * part).any():
+                return None
+            total = np.where(np.isnan(total), part, total)
+        return condensed(np.where(np.isnan(total), 1.0, total))
+
+    def _unscaled(self, place: Place) -> Factors:
+        """1 for what an input reads of its tensor, not a number for what it does not."""
+        node, i = place
         proto = self.analysis.topology.proto(node)
+        dims = self.analysis.input_dims(node, i) or ()
+        if proto.op_type in ("Shape", "Size"):
+            return np.full((1,) * len(dims), np.nan)
+        selected = self._selected(node) if i == 0 else None
+        ones: Factors = np.ones((1,) * len(dims))
+        return ones if selected is None else self._part(node, ones, selected)
+
+    def _part(self, node: int, factors: Factors, selected: Mapping[int, Indices]) -> Factors:
+        """The scale of what a node selects from input 0, as one of all of it: not a number elsewhere."""
+        shape = self.shape(node, 0)
+        whole = [shape[k] if k in selected else n for k, n in enumerate(factors.shape)]
+        index = [selected.get(k, np.arange(n)) for k, n in enumerate(whole)]
+        scale: Factors = np.full(whole, np.nan)
+        scale[np.ix_(*index)] = factors
+        return scale
+
+    def _selected(self, node: int) -> dict[int, Indices] | None:
+        """The indices that a Gather or Slice reads of the dimensions that it selects from; None where that is not known."""
+        proto = self.analysis.topology.proto(node)
+        if proto.op_type == "Slice" and self.analysis.rules[node] is not None:
+            return self._sliced(node)
         if proto.op_type != "Gather":
             return None
         index = self.analysis.shapes.value.get(proto.input[1])
-        dims = self.analysis.input_dims(node, 0)
-        if index is None or index.size != 1 or dims is None:
+        shape = self.shape(node, 0)
+        axis = _attribute(proto, "axis", 0) % len(shape)
+        unchanged = shape[axis] == self.analysis.shapes.shape[proto.input[0]][axis]
+        if index is None or index.ndim > 1 or not unchanged:
             return None
-        axis = _attribute(proto, "axis", 0) % len(dims)
-        n: int = grown_size(dims[axis], self.maps)
-        unchanged = n == self.analysis.shapes.shape[proto.input[0]][axis]
-        return (axis, int(index.reshape(-1)[0]) % n) if unchanged else None
+        chosen = index.reshape(-1).astype(np.int64) % shape[axis]
+        return {axis: chosen} if len(np.unique(chosen)) == len(chosen) else None
 
-    def _addends(self, node: int, name: str, factors: Factors) -> Sequence[Sequence[Move]] | None:
-        """What must be scaled for a result to be scaled: every addend, each through any of its alternatives.
+    def _sliced(self, node: int) -> dict[int, Indices] | None:
+        said, shapes = self.analysis.said, self.analysis.shapes
+        proto = self.analysis.topology.proto(node)
+        stated = said.sized_inputs.get((node, 1)) or next(
+            (a for a in said.attributes if a.node == node and a.name == "starts"), None
+        )
+        inputs = [shapes.value[name] for name in proto.input[1:] if name in shapes.value]
+        literals = _attribute(proto, "starts", None) if len(inputs) < 2 else inputs[0]
+        if literals is None or stated is None or len(inputs) < len(proto.input) - 1:
+            return None
+        axes = _attribute(proto, "axes", range(len(literals))) if len(inputs) < 3 else inputs[2]
+        steps = [1] * len(literals) if len(inputs) < 4 else inputs[3]
+        shape, out = (
+            self.shape(node, 0),
+            [grown_size(dim, self.maps) for dim in self.analysis.dims[proto.output[0]]],
+        )
+        selected: dict[int, Indices] = {}
+        for literal, element, axis, step in zip(literals, stated.elements, axes, steps, strict=True):
+            at = int(axis) % len(shape)
+            start = int(literal)
+            if isinstance(element, Negated):
+                start = -grown_size(element.dim, self.maps)
+            elif element is not None:
+                start = grown_size(element, self.maps)
+            start = min(max(start + shape[at] if start < 0 else start, 0), shape[at] - (step < 0))
+            selected[at] = start + int(step) * np.arange(out[at])
+        return selected
+
+    def addends(self, node: int, scales: Sequence[Factors]) -> Sequence[Sequence[Move]] | None:
+        """What must be scaled for results to be scaled: every addend, each through any of its alternatives.
 
         None when the operator does not pass the scale on.
         """
         proto = self.analysis.topology.proto(node)
         rule = self.analysis.rules[node]
-        output = list(proto.output).index(name)
         if rule is None:
             return None
-        if proto.op_type in _BACKWARD:
-            moves = _BACKWARD[proto.op_type](self, node, output, factors)
+        moves: Sequence[Sequence[Move | None]] | None
+        if proto.op_type == "Split":
+            moves = self._split(node, scales)
+        elif any((scale != 1).any() for scale in scales[1:]):
+            return None
+        elif proto.op_type in _BACKWARD:
+            moves = _BACKWARD[proto.op_type](self, node, scales[0])
+        elif rule.addends is None:
+            return None
         else:
-            if rule.addends is None or output:
-                return None
             present = [k for k, operand in enumerate(proto.input) if operand]
             listed = [(k,) for k in present] if rule.addends == "each" else rule.addends
-            moves = [[self._aligned(node, k, factors) for k in addend if k in present] for addend in listed]
+            moves = [[self._aligned(node, k, scales[0]) for k in addend if k in present] for addend in listed]
         if moves is None:
             return None
         possible = [[move for move in addend if move is not None] for addend in moves if addend]
@@ -192,48 +292,56 @@ class Absorption:
         """How many bits a tensor keeps of each floating-point number; 0 for other types."""
         return _BITS.get(self.analysis.shapes.dtype.get(name, 0), 0)
 
-    # Backward rules of the operators that do not align operand and result: (node, output, scale) -> addends.
+    # Backward rules of the operators that do not align operand and result: (node, scale of output 0) -> addends.
 
-    def _cast(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _cast(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         """Numbers of fewer bits than the result's would round the scale too much."""
         proto = self.analysis.topology.proto(node)
         return None if self._bits(proto.input[0]) < self._bits(proto.output[0]) else [[(0, factors)]]
 
-    def _transpose(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+    def _transpose(self, node: int, factors: Factors) -> list[list[Move | None]]:
         permutation = _permutation(self.analysis.topology.proto(node), factors.ndim)
         return [[(0, factors.transpose(np.argsort(permutation)))]]
 
-    def _reshape(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _reshape(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         name = self.analysis.topology.proto(node).output[0]
         out = [grown_size(dim, self.maps) for dim in self.analysis.dims[name]]
         scale = _reshaped(factors, out, self.shape(node, 0))
         return None if scale is None else [[(0, scale)]]
 
-    def _tile(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _tile(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         """What is repeated has one value for all repetitions."""
         fits = all(n in (1, size) for n, size in zip(factors.shape, self.shape(node, 0), strict=True))
         return [[(0, factors)]] if fits else None
 
-    def _split(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+    def _split(self, node: int, scales: Sequence[Factors]) -> list[list[Move | None]]:
+        """Of all results together."""
         proto = self.analysis.topology.proto(node)
-        axis = _attribute(proto, "axis", 0) % factors.ndim
-        lengths = [grown_size(self.analysis.dims[name][axis], self.maps) for name in proto.output]
-        return [[(0, _placed(factors, axis, sum(lengths[:output]), lengths[output], sum(lengths)))]]
+        axis = _attribute(proto, "axis", 0) % scales[0].ndim
+        whole = np.broadcast_shapes(*((*s.shape[:axis], 1, *s.shape[axis + 1 :]) for s in scales))
+        parts = []
+        for name, scale in zip(proto.output, scales, strict=True):
+            shape = list(whole)
+            shape[axis] = grown_size(self.analysis.dims[name][axis], self.maps)
+            parts.append(np.broadcast_to(scale, shape))
+        return [[(0, condensed(np.concatenate(parts, axis)))]]
 
-    def _gather(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _gather(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         proto = self.analysis.topology.proto(node)
         shape = self.shape(node, 0)
         axis = _attribute(proto, "axis", 0) % len(shape)
-        width = len(self.analysis.input_dims(node, 1) or ())
-        if any(n > 1 for n in factors.shape[axis : axis + width]):
+        width = factors.ndim - len(shape) + 1
+        selected = self._selected(node)
+        if selected is None and any(n > 1 for n in factors.shape[axis : axis + width]):
             return None
-        scale = factors.reshape(*factors.shape[:axis], 1, *factors.shape[axis + width :])
-        chosen = self._chosen(node)
-        if chosen is not None:
-            return [[(0, _placed(scale, axis, chosen[1], 1, shape[axis]))]]
-        return [[(0, scale)]] if proto.input[0] in self.analysis.constants else None
+        scale = factors.reshape(*factors.shape[:axis], -1, *factors.shape[axis + width :])
+        return [[(0, scale if selected is None else self._part(node, scale, selected))]]
 
-    def _concat(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+    def _slice(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
+        selected = self._selected(node)
+        return None if selected is None else [[(0, self._part(node, factors, selected))]]
+
+    def _concat(self, node: int, factors: Factors) -> list[list[Move | None]]:
         proto = self.analysis.topology.proto(node)
         axis = _attribute(proto, "axis", 0) % factors.ndim
         moves: list[list[Move | None]] = []
@@ -245,7 +353,7 @@ class Absorption:
             at += length
         return moves
 
-    def _matmul(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _matmul(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         ranks = [len(self.shape(node, k)) for k in (0, 1)]
         if min(ranks) < 2:
             return None
@@ -258,7 +366,7 @@ class Absorption:
                 moves.append(self._aligned(node, operand, factors))
         return [moves]
 
-    def _gemm(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+    def _gemm(self, node: int, factors: Factors) -> list[list[Move | None]]:
         proto = self.analysis.topology.proto(node)
         moves: list[Move | None] = []
         for operand, contracted, flag in ((1, 0, "transB"), (0, 1, "transA")):
@@ -267,7 +375,7 @@ class Absorption:
         bias = [self._aligned(node, 2, factors)] if len(proto.input) > 2 and proto.input[2] else []
         return [moves, bias]
 
-    def _einsum(self, node: int, output: int, factors: Factors) -> list[list[Move | None]]:
+    def _einsum(self, node: int, factors: Factors) -> list[list[Move | None]]:
         """Through any operand that has all letters over which the scale varies."""
         equation = _attribute(self.analysis.topology.proto(node), "equation", b"").decode().replace(" ", "")
         operands, _, result = equation.partition("->")
@@ -281,7 +389,7 @@ class Absorption:
                 moves.append((k, scale.reshape([varying.get(letter, 1) for letter in letters])))
         return [moves]
 
-    def _rotary(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _rotary(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         """Channels turn in pairs, each of which must be scaled alike."""
         proto = self.analysis.topology.proto(node)
         half = self.shape(node, 2 if proto.domain else 1)[-1]
@@ -296,7 +404,7 @@ class Absorption:
                 return None
         return [[(0, factors)]]
 
-    def _conv(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _conv(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         proto = self.analysis.topology.proto(node)
         transposed = proto.op_type == "ConvTranspose"
         if not _only(factors, 1) or (transposed and _attribute(proto, "group", 1) != 1):
@@ -306,28 +414,106 @@ class Absorption:
         bias = [(2, factors.reshape(-1))] if len(proto.input) > 2 and proto.input[2] else []
         return [[(1, factors.reshape(shape))], list(bias)]
 
-    def _parameters(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _parameters(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         """Normalisations whose parameters lie along dimension 1."""
-        if output or not _only(factors, 1):
+        if not _only(factors, 1):
             return None
         return [[(1, factors.reshape(-1))], [(2, factors.reshape(-1))]]
 
-    def _layer(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
+    def _layer(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
         present = [k for k in (1, 2) if k < len(self.analysis.topology.proto(node).input)]
-        return None if output else [[self._aligned(node, k, factors)] for k in present]
+        return [[self._aligned(node, k, factors)] for k in present]
 
-    def _pool(self, node: int, output: int, factors: Factors) -> list[list[Move | None]] | None:
-        return [[(0, factors)]] if not output and _only(factors, 0, 1) else None
+    def _times(self, node: int, factors: Factors) -> list[list[Move | None]]:
+        """A square takes the root on both sides."""
+        first, second = self.analysis.topology.proto(node).input
+        if first == second:
+            return [[(0, np.sqrt(factors))], [(1, np.sqrt(factors))]]
+        return [[self._aligned(node, 0, factors), self._aligned(node, 1, factors)]]
+
+    def _quotient(self, node: int, factors: Factors) -> list[list[Move | None]]:
+        with np.errstate(divide="ignore"):
+            return [[self._aligned(node, 0, factors), self._aligned(node, 1, 1 / factors)]]
+
+    def _clip(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
+        """Bounds move with what they bound."""
+        proto = self.analysis.topology.proto(node)
+        if any(_attribute(proto, bound, 0.0) for bound in ("min", "max")):
+            return None
+        return [[self._aligned(node, k, factors)] for k, name in enumerate(proto.input) if name]
+
+    def _dequantize(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
+        """The integers stay, and stand for other numbers."""
+        shape = self.shape(node, 1)
+        if len(shape) == factors.ndim and len(shape) != 1:
+            return [[self._aligned(node, 1, factors)]]
+        axis = _attribute(self.analysis.topology.proto(node), "axis", 1) % max(factors.ndim, 1)
+        if len(shape) > 1 or not _only(factors, *([axis] if shape else [])):
+            return None
+        scale = factors.reshape((-1,) if shape else ())
+        return [[(1, scale)]] if scale.size in (1, prod(shape)) else None
+
+    def _root(self, node: int, factors: Factors) -> list[list[Move | None]]:
+        return [[(0, factors**2)]]
+
+    def _inverse(self, node: int, factors: Factors) -> list[list[Move | None]]:
+        with np.errstate(divide="ignore"):
+            return [[(0, 1 / factors)]]
+
+    def _power(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
+        exponent = self.number(self.analysis.topology.proto(node).input[1])
+        with np.errstate(divide="ignore"):
+            return [[(0, factors ** (1 / exponent))]] if exponent else None
+
+    def _reduced(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
+        """What is summed, or compared, takes one scale for all."""
+        proto, shape = self.analysis.topology.proto(node), self.shape(node, 0)
+        if not _attribute(proto, "keepdims", 1):
+            listed = _attribute(proto, "axes", None)
+            if listed is None and len(proto.input) > 1 and proto.input[1]:
+                listed = self.analysis.shapes.value.get(proto.input[1])
+            axes = range(len(shape)) if listed is None else [int(axis) % len(shape) for axis in listed]
+            factors = np.expand_dims(factors, tuple(axes))
+        return [[(0, np.sqrt(factors) if proto.op_type == "ReduceSumSquare" else factors)]]
+
+    def _in_place(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
+        """Padding by zeros and resampling, where the scale varies only over dimensions whose size stays."""
+        proto, shape = self.analysis.topology.proto(node), self.shape(node, 0)
+        out = [grown_size(dim, self.maps) for dim in self.analysis.dims[proto.output[0]]]
+        if any(n > 1 and a != b for n, a, b in zip(factors.shape, shape, out, strict=True)):
+            return None
+        if proto.op_type == "Pad":
+            filled = _attribute(proto, "value", 0.0)
+            if len(proto.input) > 2 and proto.input[2]:
+                filled = self.number(proto.input[2])
+            if filled != 0:
+                return None
+        return [[(0, factors)]]
+
+    def _pool(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
+        return [[(0, factors)]] if _only(factors, 0, 1) else None
 
 
-_Backward = Callable[[Absorption, int, int, Factors], Sequence[Sequence["Move | None"]] | None]
+_Backward = Callable[[Absorption, int, Factors], Sequence[Sequence["Move | None"]] | None]
 _BACKWARD: dict[str, _Backward] = {
     "Cast": Absorption._cast,
     "Transpose": Absorption._transpose,
     **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), Absorption._reshape),
     "Tile": Absorption._tile,
-    "Split": Absorption._split,
     "Gather": Absorption._gather,
+    "Slice": Absorption._slice,
+    "Mul": Absorption._times,
+    "Div": Absorption._quotient,
+    "Sqrt": Absorption._root,
+    "Clip": Absorption._clip,
+    "DequantizeLinear": Absorption._dequantize,
+    "Reciprocal": Absorption._inverse,
+    "Pow": Absorption._power,
+    **dict.fromkeys(("Pad", "Resize", "Upsample"), Absorption._in_place),
+    **dict.fromkeys(
+        ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"),
+        Absorption._reduced,
+    ),
     "Concat": Absorption._concat,
     "MatMul": Absorption._matmul,
     "Gemm": Absorption._gemm,
@@ -421,15 +607,9 @@ def _groups(a: Sequence[int], b: Sequence[int]) -> list[tuple[list[int], list[in
     return groups
 
 
-def _placed(factors: Factors, axis: int, start: int, length: int, total: int) -> Factors:
-    """A scale of one part of a dimension, as a scale of the whole: 1 elsewhere."""
-    shape = list(factors.shape)
-    shape[axis] = total
-    scale = np.ones(shape)
-    part = [slice(None)] * len(shape)
-    part[axis] = slice(start, start + length)
-    scale[tuple(part)] = factors
-    return scale
+def _met(place: Place, *asked: Asked) -> bool:
+    """Whether another input of the same node is to be scaled."""
+    return any(node == place[0] and i != place[1] for scales in asked for node, i in scales)
 
 
 def _only(factors: Factors, *dims: int) -> bool:

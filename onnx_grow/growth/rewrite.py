@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,15 +26,17 @@ from onnx_grow.axes.equations import Contraction, Dilution
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.growth.absorb import (
     Absorption,
+    Asked,
     Factors,
     Held,
-    Rescaled,
+    Place,
     along,
     condensed,
     insert_after,
     insert_scale,
 )
 from onnx_grow.growth.budget import Footprint
+from onnx_grow.growth.carry import Stuck, carry
 from onnx_grow.growth.constants import FLOATS, Constants, Refusal
 from onnx_grow.growth.plan import WidenPlan
 from onnx_grow.growth.recipes import Draw, Grown, Mask, Scale, Share, Split, Step
@@ -133,40 +136,121 @@ class _Rewrite:
 
     def _grow_weights(self) -> list[tuple[int, int]]:
         """Give every weight its copies, shares and scales; one use (node, input) of each weight of numbers that came of it."""
-        for contraction in self.analysis.said.contractions:
-            self._contract(contraction)
+        self._contract()
         self._draw()
-        for dilution in self.analysis.said.dilutions:
-            self._concentrate(dilution)
         return self._weights()
 
-    def _contract(self, contraction: Contraction) -> None:
-        """Share what the copies of a contracted dimension are summed to."""
-        if not any(leaf in self.maps for leaf in leaves(contraction.over)):
-            return
+    def _contract(self) -> None:
+        """Share what the copies of contracted dimensions are summed to: between weights, or by scales that weights take."""
+        waiting: dict[Contraction, dict[Place, Factors]] = {}
+        for contraction in self.analysis.said.contractions:
+            if any(leaf in self.maps for leaf in leaves(contraction.over)) and not self._shared(contraction):
+                self._refuse_fresh(contraction)
+                places = {
+                    (contraction.node, i): self._factors(contraction, i, d) for i, d in contraction.operands
+                }
+                waiting[contraction] = places
+        ahead = self._cancelling(waiting)
+        while waiting.keys() - ahead:
+            contraction = next(each for each in waiting if each not in ahead)
+            places = waiting.pop(contraction)
+            count = Counter(other.node for other in (contraction, *waiting))
+            able = {
+                other: each
+                for other, each in waiting.items()
+                if count[other.node] == 1 and other not in ahead
+            }
+            taken = self._taken(places, {place: each[place] for each in able.values() for place in each})
+            if taken is None:
+                waiting[contraction] = places
+                ahead.add(contraction)
+                continue
+            self._rescale(taken)
+            settled = {other for other, each in able.items() if each.keys() & taken.keys()}
+            waiting = {other: each for other, each in waiting.items() if other not in settled}
+        self._carry(waiting)
+
+    def _refuse_fresh(self, contraction: Contraction) -> None:
+        """Refuse fresh channels that an operator sums over alone: it would hear of them, or they would have to be silent."""
+        fresh = [leaf for leaf in leaves(contraction.over) if leaf in self.fresh]
+        if (
+            fresh
+            and len(contraction.operands) == 1
+            and not self._is_known(contraction.node, contraction.operands[0][0])
+        ):
+            label = self.analysis.labels[contraction.node]
+            raise Refusal(fresh, f"{label} sums over it, with no weight that could leave new channels out")
+
+    def _cancelling(self, contractions: Iterable[Contraction]) -> set[Contraction]:
+        """The contractions of what is diluted as much as they sum: probabilities, say."""
+        topology = self.analysis.topology
+        diluted = {
+            (topology.proto(d.node).output[0], d.position, d.power) for d in self.analysis.said.dilutions
+        }
+        return {
+            contraction
+            for contraction in contractions
+            if contraction.power == -1.0
+            for i, position in contraction.operands
+            if (topology.proto(contraction.node).input[i], position, 1.0) in diluted
+        }
+
+    def _carry(self, contractions: Iterable[Contraction]) -> None:
+        """Make up for what contractions and dilutions change where constants behind them can; else insert a Mul."""
+        sums: dict[int, list[Contraction]] = {}
+        thinned = {d.node: d for d in self.analysis.said.dilutions if self._growth(d) != 1.0}
+        sources = {node: self._growth(dilution) ** -dilution.power for node, dilution in thinned.items()}
+        for contraction in contractions:
+            i, d = contraction.operands[0]
+            portions = self._factors(contraction, i, d).reshape(-1)
+            if (portions != portions[0]).any() or not self._is_float(contraction.node, i):
+                self._insert(contraction)
+                continue
+            square = self.analysis.topology.proto(contraction.node).op_type == "ReduceSumSquare"
+            factor = float(portions[0]) ** (-2 if square else -1)
+            sources[contraction.node] = sources.get(contraction.node, 1.0) * factor
+            sums.setdefault(contraction.node, []).append(contraction)
+        while sources:
+            try:
+                self._rescale(carry(self.analysis, self.absorption, sources))
+                return
+            except Stuck as stuck:
+                for node in sorted(stuck.sources):
+                    del sources[node]
+                    for contraction in sums.get(node, ()):
+                        self._insert(contraction)
+                    if node in thinned:
+                        factor = self._growth(thinned[node]) ** thinned[node].power
+                        insert_after(self.analysis, self.constants, node, factor)
+
+    def _growth(self, dilution: Dilution) -> float:
+        name = self.analysis.topology.proto(dilution.node).output[0]
+        dim = self.analysis.dims[name][dilution.position]
+        return grown_size(dim, self.maps) / size(dim)
+
+    def _shared(self, contraction: Contraction) -> bool:
+        """Share between the copies in a weight, if there is one."""
         behind = (
             self.absorption.weight(contraction.node, i, d, contraction.over) for i, d in contraction.operands
         )
         sums = contraction.power == -1.0
         weights = [w for w in behind if w is not None and (sums or not (w.quantized or w.narrow))]
-        fresh = [leaf for leaf in leaves(contraction.over) if leaf in self.fresh]
         if weights:
             self._share(next((w for w in weights if w.node == contraction.node), weights[0]), contraction)
-            return
-        label = self.analysis.labels[contraction.node]
-        alone = len(contraction.operands) == 1 and not self._is_known(
-            contraction.node, contraction.operands[0][0]
-        )
-        if fresh and alone:
-            raise Refusal(fresh, f"{label} sums over it, with no weight that could leave new channels out")
-        for i, d in contraction.operands:
-            found = self.absorption.find(contraction.node, i, self._factors(contraction, i, d))
-            if found is not None:
-                for use in found:
-                    self._rescale(use)
-                return
+        return bool(weights)
+
+    def _taken(self, places: Asked, others: Asked) -> Asked | None:
+        """The scales of constants, and what lies between, that scale one of `places`, or each by a root."""
+        ways = [{place: factors} for place, factors in places.items()]
+        if len(places) > 1:
+            ways.append({place: factors ** (1 / len(places)) for place, factors in places.items()})
+        return next((taken for way in ways if (taken := self.absorption.take(way, others)) is not None), None)
+
+    def _insert(self, contraction: Contraction) -> None:
         i, d = contraction.operands[0]
         over = [leaf for leaf in leaves(contraction.over) if leaf in self.maps]
+        fresh = [leaf for leaf in over if leaf in self.fresh]
+        label = self.analysis.labels[contraction.node]
         if fresh:
             raise Refusal(fresh, f"{label} sums over it, and no weight could leave new channels out")
         if not self._is_float(contraction.node, i):
@@ -230,35 +314,6 @@ class _Rewrite:
         portions[silent] = 0.0
         return portions
 
-    def _concentrate(self, dilution: Dilution) -> None:
-        """Undo a dilution in the weights that read the result, or right behind it where there is another reader."""
-        topology = self.analysis.topology
-        name = topology.proto(dilution.node).output[0]
-        dim = self.analysis.dims[name][dilution.position]
-        new, old = grown_size(dim, self.maps), size(dim)
-        if new == old:
-            return
-        factor = (new / old) ** dilution.power
-        readers = [
-            self._reading_weight(place, dilution.position) for place in topology.consumers.get(name, ())
-        ]
-        weights = [reader for reader in readers if reader is not None]
-        if len(weights) < len(readers) or name in topology.outputs or name in topology.captured:
-            insert_after(self.analysis, self.constants, dilution.node, factor)
-            return
-        for node, i in weights:
-            self.uses[node, i].scales.append(Scale(np.full((1,) * len(self.analysis.uses[node, i]), factor)))
-
-    def _reading_weight(self, place: tuple[int, int], position: int) -> tuple[int, int] | None:
-        """The weight (node, input) that a reader contracts this dimension of its input with."""
-        node, i = place
-        for contraction in self.analysis.said.contractions:
-            if contraction.node == node and (i, position) in contraction.operands:
-                for other, _ in contraction.operands:
-                    if other != i and (node, other) in self.uses and self._is_float(node, other):
-                        return node, other
-        return None
-
     def _is_known(self, node: int, i: int) -> bool:
         """Whether an input is a constant or computed from constants."""
         name = self.analysis.topology.proto(node).input[i]
@@ -267,15 +322,16 @@ class _Rewrite:
     def _is_float(self, node: int, i: int) -> bool:
         return self.analysis.shapes.dtype.get(self.analysis.topology.proto(node).input[i]) in FLOATS
 
-    def _rescale(self, found: Rescaled) -> None:
-        use = self.uses[found.node, found.input]
-        dims = self.analysis.uses[found.node, found.input]
-        # A broadcast constant takes one value per channel from now on.
-        use.maps = tuple(
-            np.zeros(n, np.int64) if g is None and n > 1 and size(dim) == 1 else g
-            for g, n, dim in zip(use.maps, found.factors.shape, dims, strict=True)
-        )
-        use.scales.append(Scale(found.factors))
+    def _rescale(self, scales: Asked) -> None:
+        """Scale the constants among some inputs."""
+        for place in scales.keys() & self.uses.keys():
+            factors, use = scales[place], self.uses[place]
+            # A broadcast constant takes one value per channel from now on.
+            use.maps = tuple(
+                np.zeros(n, np.int64) if g is None and n > 1 and size(dim) == 1 else g
+                for g, n, dim in zip(use.maps, factors.shape, self.analysis.uses[place], strict=True)
+            )
+            use.scales.append(Scale(np.where(np.isnan(factors), 1.0, factors)))
 
     def _factors(self, contraction: Contraction, i: int, d: int) -> Factors:
         dims = self.analysis.input_dims(contraction.node, i)

@@ -34,6 +34,7 @@ class Sizes:
         self.constants = constants
         self.changed: dict[str, Values] = {}
         self._causes: dict[str, list[Axis]] = {}  # of a changed value: the axes whose growth changed it
+        self._corrected: set[tuple[int, int]] = set()
         self.opsets = analysis.model.skeleton.opset_import
 
     def regenerate(self) -> None:
@@ -140,10 +141,21 @@ class Sizes:
                 self._growing(cut),
                 f"{self.analysis.labels[index]} cuts it where sizes that the file leaves open say",
             )
+        wanted, now = self._wanted(index, i, said), self.changed.get(name, old)
+        wrong = wanted != now
+        if wrong.any():
+            blamed = [*self._growing(map(_dim, said.elements)), *self._causes.get(name, ())]
+            self._replace(index, i, wanted, wrong, blamed)
+
+    def _wanted(self, index: int, i: int, said: SizedInput) -> Values:
+        """What input `i` has to be; a node needs its sizes at the shapes inferred.
+
+        Inferred (-1) and copied (0) elements take care of themselves.
+        """
+        name = self.analysis.topology.proto(index).input[i]
+        old = self.analysis.shapes.value[name]
         now = self.changed.get(name, old)
-        # What a node needs are its sizes at the shapes inferred; inferred (-1) and copied (0) elements take care of themselves.
-        wanted = np.array(old).reshape(-1)
-        flat = old.reshape(-1)
+        wanted, flat = np.array(old).reshape(-1), old.reshape(-1)
         for k, element in enumerate(said.elements[: len(wanted)]):
             if element is None or (flat[k] == -1 and not isinstance(element, Negated)):
                 continue
@@ -151,13 +163,10 @@ class Sizes:
                 data = self._input_shape(index, 0)
                 if data is not None and k < len(data) and data[k] == grown_size(_dim(element), self.maps):
                     continue
-            if grows[k] or (now.reshape(-1)[k] != flat[k]):
+            if self._grows(_dim(element)) or (now.reshape(-1)[k] != flat[k]):
                 count = grown_size(_dim(element), self.maps)
                 wanted[k] = -count if isinstance(element, Negated) else count
-        wrong = wanted != now.reshape(-1)
-        if wrong.any():
-            blamed = [*self._growing(map(_dim, said.elements)), *self._causes.get(name, ())]
-            self._replace(index, i, wanted.reshape(old.shape), wrong.reshape(old.shape), blamed)
+        return wanted.reshape(old.shape)
 
     def _pin(self, index: int, i: int) -> None:
         name = self.analysis.topology.proto(index).input[i]
@@ -176,10 +185,16 @@ class Sizes:
         literals = self._literals(name, wanted, wrong)
         if literals is not None:
             for node, place, literal in literals:
-                self.constants.put(node, place, literal)
+                if (node, place) not in self._corrected:
+                    self._corrected.add((node, place))
+                    self.constants.put(node, place, literal)
             return
         if not np.any(self._varies(name)):
             self.constants.put(index, i, wanted)
+            return
+        relative = self._relative(index, i, wanted)
+        if relative is not None:
+            self.constants.put(index, i, relative)
             return
         if self.analysis.model.opset < 9:
             raise Refusal(blamed, f"{self.analysis.labels[index]} computes its sizes beyond repair")
@@ -195,17 +210,23 @@ class Sizes:
         draft.node(index).input[i] = out
 
     def _literals(self, name: str, wanted: Values, wrong: Values) -> list[tuple[int, int, Values]] | None:
-        """The literals (node, input, value) to correct where a shape is put together for one reader; None if that is not enough."""
+        """The pieces (node, input, value) to correct where a shape is put together; None if that is not enough.
+
+        Pieces are literals, or sizes that do not vary. All who read the shape must want the same.
+        """
         topology, value = self.analysis.topology, self.analysis.shapes.value
         found: list[tuple[int, int, Values]] = []
+        if not all(self._wants(reader, i, wanted) for reader, i in topology.consumers[name]):
+            return None
         work = [(name, wanted.reshape(-1), wrong.reshape(-1))]
         while work:
-            name, wanted, wrong = work.pop()
-            producer = topology.producers.get(name)
-            if producer is None or len(topology.consumers[name]) > 1 or name in topology.captured:
+            shared = len(topology.consumers[work[-1][0]]) > 1 and work[-1][0] != name
+            piece, wanted, wrong = work.pop()
+            producer = topology.producers.get(piece)
+            if producer is None or shared or piece in topology.captured:
                 return None
             proto = topology.proto(producer)
-            if proto.op_type == "Concat" and value[name].ndim != 1:
+            if proto.op_type == "Concat" and value[piece].ndim != 1:
                 return None
             pieces = list(proto.input[: None if proto.op_type == "Concat" else 1])
             known = all(piece in value for piece in pieces)
@@ -221,12 +242,31 @@ class Sizes:
                 at = part.stop
                 if not wrong[part].any():
                     continue
-                if piece in self.analysis.constants:
+                if piece in self.analysis.constants or not self._varies(piece).any():
                     old = value[piece]
                     found.append((producer, i, wanted[part].astype(old.dtype).reshape(old.shape)))
                 else:
                     work.append((piece, wanted[part], wrong[part]))
         return found
+
+    def _relative(self, index: int, i: int, wanted: Values) -> Values | None:
+        """The target of a Reshape with 0 and -1 for what varies: taken over from the data, and inferred; None if that is not enough."""
+        proto = self.analysis.topology.proto(index)
+        said = self.analysis.said.sized_inputs.get((index, i))
+        name, other = proto.input[0], self._elsewhere.value.get(proto.input[i])
+        here, there = (shapes.shape.get(name, ()) for shapes in (self.analysis.shapes, self._elsewhere))
+        if said is None or not said.zero_copies or other is None or not wanted.all():
+            return None
+        target = wanted.copy()
+        for k in np.flatnonzero(self._varies(proto.input[i])):
+            copied = k < len(here) and (here[k], there[k]) == (wanted[k], other[k])
+            target[k] = 0 if copied else -1
+        return target if np.count_nonzero(target == -1) < 2 else None
+
+    def _wants(self, index: int, i: int, wanted: Values) -> bool:
+        """Whether what reads a shape there is sizes, and needs these."""
+        said = self.analysis.said.sized_inputs.get((index, i))
+        return said is not None and np.array_equal(self._wanted(index, i, said), wanted)
 
     def _varies(self, name: str) -> Values:
         """Which elements of a known tensor depend on the dimensions that the file leaves open."""
