@@ -57,7 +57,7 @@ def test_an_unknown_operator_freezes_all_it_touches_and_is_named() -> None:
     assert [r for leaf in leaves(analysis.uses[1, 1][0]) for r in leaf.reasons] == [reason]
     assert analysis.refused == (
         reason,
-        "MatMul 'y': the shape of one of its inputs is not known",
+        "MatMul 'y': the shape of its input 'b' is not known",
     )
     assert analysis.rules[1] is None
     assert analysis.rules[0] is not None

@@ -323,7 +323,7 @@ def test_a_number_takes_one_scale_for_all_channels() -> None:
     assert operators(grown).count("Mul") == 1
 
 
-def test_captured_tensors_are_not_scaled() -> None:
+def test_captured_tensors_grow_in_the_bodies_that_read_them() -> None:
     def body(name: str) -> GraphProto:
         out = helper.make_tensor_value_info(name, TensorProto.DOUBLE, [2, 3])
         return helper.make_graph([helper.make_node("MatMul", ["r", "w"], [name])], name, [], [out])
@@ -347,7 +347,7 @@ def test_captured_tensors_are_not_scaled() -> None:
         [numpy_helper.from_array(rng.standard_normal(shape), name) for name, shape in weights.items()],
     )
     model = load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
-    assert [row.name for row in inspect(model).growable] == ["a"]
+    assert [row.name for row in inspect(model).growable] == ["r", "a"]
     assert_same(model, widen(model))
 
 

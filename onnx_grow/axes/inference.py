@@ -13,6 +13,7 @@ import onnx
 
 from onnx_grow.axes.algebra import Dim, axis
 from onnx_grow.axes.equations import Node, Rule, Statements, Unsupported
+from onnx_grow.model.bodies import ENTRY, JOIN, MARKERS
 
 if TYPE_CHECKING:
     from onnx_grow.model import Model, Topology
@@ -99,14 +100,19 @@ class _Walk:
             if rule is None:
                 operator = f"{domain}.{proto.op_type}" if domain else proto.op_type
                 raise Unsupported(f"operator {operator} has no rule")
-            if any(name and dims is None for name, dims in zip(proto.input, view.dims, strict=True)):
-                raise Unsupported("the shape of one of its inputs is not known")
+            unknown = [
+                name for name, dims in zip(proto.input, view.dims, strict=True) if name and dims is None
+            ]
+            if unknown and proto.domain != JOIN:
+                raise Unsupported(f"the shape of its input '{unknown[0]}' is not known")
             if any(0 in shape for shape in (*map(view.shape, _data(view)), *view.out_shapes) if shape):
                 raise Unsupported("one of its tensors is empty")
             _state(rule, view)
             self._replicate(view)
-            if any(name not in self.shapes.shape and self._read(name) for name in proto.output):
-                raise Unsupported("the shape of one of its results is not known")
+            unknown = [n for n in proto.output if n not in self.shapes.shape and self._read(n)]
+            if unknown:
+                known = "the same in all iterations" if proto.domain == ENTRY else "known"
+                raise Unsupported(f"the shape of '{unknown[0]}' is not {known}")
         except Unsupported as reason:
             self.found[index] = None
             self._opaque(proto, view, f"{label}: {reason}")
@@ -181,7 +187,10 @@ class _Walk:
         return dims
 
     def _outputs(self, proto: onnx.NodeProto, view: Node) -> None:
-        from_constants = bool(proto.input) and all(self._constant(n) for n in proto.input if n)
+        iterated = proto.domain in MARKERS  # what comes out may be another value in each iteration
+        from_constants = (
+            not iterated and bool(proto.input) and all(self._constant(n) for n in proto.input if n)
+        )
         for name, dims in zip(proto.output, view.outputs, strict=True):
             if not name:
                 continue

@@ -14,7 +14,7 @@ from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, che
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.rewrite import footprint, rewrite
 from onnx_grow.growth.schemes import assigned
-from onnx_grow.model import Model, inlined
+from onnx_grow.model import Model, flattened, inlined, nested
 from onnx_grow.operators import RULES
 from onnx_grow.operators.costs import batch, costs
 from onnx_grow.shapes import infer as infer_shapes
@@ -140,13 +140,13 @@ def apply_widen(model: Model, plan: WidenPlan) -> Model:
     table = tabulate(analysis)
     check(analysis, table, plan)
     try:
-        return rewrite(analysis, table.axes, plan, provenance(model, plan.to_json()))
+        return nested(rewrite(analysis, table.axes, plan, provenance(model, plan.to_json())))
     except Refusal as refusal:
         raise NothingToGrowError(f"the plan cannot be carried out: {refusal.reason}") from refusal
 
 
 def _analyse(model: Model, shapes: InputShapes | None) -> Analysis:
-    model = inlined(model)
+    model = flattened(inlined(model))
     return infer(model, infer_shapes(model, shapes or None), RULES)
 
 
@@ -181,7 +181,7 @@ class _Settlement:
                 self._leave_out(table, plan, refusal)
                 continue
             if self.budget is None or self._is_as_foreseen(grown, self.budget):
-                return plan, grown
+                return plan, nested(grown)
 
     def _fitted(self, table: AxisTable, plan: WidenPlan, budget: Budget) -> WidenPlan:
         if budget.measure == "parameters":

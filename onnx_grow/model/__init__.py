@@ -6,6 +6,7 @@ edited is unchanged by construction; the writer streams one weight at a time and
 
 from __future__ import annotations
 
+from onnx_grow.model.bodies import flattened, nested
 from onnx_grow.model.draft import Draft
 from onnx_grow.model.functions import inlined
 from onnx_grow.model.loader import load
@@ -25,9 +26,11 @@ __all__ = [
     "Typed",
     "Weight",
     "dtype_name",
+    "flattened",
     "holds_parameters",
     "inlined",
     "load",
+    "nested",
     "raw_length",
     "save",
     "staged",

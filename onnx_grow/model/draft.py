@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from onnx_grow.model.checks import captured
 from onnx_grow.model.model import Model
-from onnx_grow.model.walk import graphs
+from onnx_grow.model.walk import all_names
 from onnx_grow.model.weights import Weight
 
 __all__ = ["Draft"]
@@ -31,7 +31,7 @@ class Draft:
         self._constants: list[NodeProto] = []
         self._before: dict[int, list[NodeProto]] = {}
         self._after: dict[int, list[NodeProto]] = {}
-        self._taken = {"", *_all_names(model.skeleton)}
+        self._taken = {"", *all_names(model.skeleton)}
         self._counters: dict[str, int] = {}
 
     def node(self, index: int) -> NodeProto:
@@ -105,15 +105,6 @@ class Draft:
             yield node
             yield from self._after.get(index, ())
         yield from self._before.get(len(self.proto.graph.node), ())
-
-
-def _all_names(model: onnx.ModelProto) -> Iterator[str]:
-    for graph in graphs(model):
-        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-            yield value.name
-        yield from (tensor.values.name for tensor in graph.sparse_initializer)
-        for node in graph.node:
-            yield from (node.name, *node.input, *node.output)
 
 
 def _used_names(model: onnx.ModelProto) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import onnx
 from onnx import AttributeProto
 
 from onnx_grow.model.topology import Topology
+from onnx_grow.model.walk import nested_graphs
 from onnx_grow.model.weights import Weight, dtype_name
 from onnx_grow.model.writer import filled
 
@@ -69,17 +70,17 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Elements of all initializers that hold parameters, and of Constant nodes with more than one of them.
+        """Elements of all initializers that hold parameters, and of Constant nodes with more than one of them; those of bodies, too.
 
         These are floating-point numbers, and integers of at most eight bits, which quantised networks store instead of them.
         """
-        held = sum(
-            math.prod(weight.shape) for weight in self.weights.values() if holds_parameters(weight.dtype)
-        )
-        constants = (
-            _constant_elements(node) for node in self.skeleton.graph.node if node.op_type == "Constant"
-        )
-        return held + sum(count for count in constants if count > 1)
+        main = self.skeleton.graph
+        inside = tuple(nested_graphs(main))
+        held: list[tuple[int, Sequence[int]]] = [(w.dtype, w.shape) for w in self.weights.values()]
+        held += ((tensor.data_type, tensor.dims) for graph in inside for tensor in graph.initializer)
+        nodes = (node for graph in (main, *inside) for node in graph.node if node.op_type == "Constant")
+        constants = (count for count in map(_constant_elements, nodes) if count > 1)
+        return sum(math.prod(shape) for dtype, shape in held if holds_parameters(dtype)) + sum(constants)
 
 
 def holds_parameters(dtype: int) -> bool:

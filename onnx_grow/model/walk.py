@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto
 
-__all__ = ["all_nodes", "graphs", "nested_graphs", "subgraphs", "tensors"]
+__all__ = ["all_names", "all_nodes", "graphs", "nested_graphs", "subgraphs", "tensors"]
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -45,6 +45,16 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[NodeProto]:
         yield from graph.node
     for function in model.functions:
         yield from function.node
+
+
+def all_names(model: onnx.ModelProto) -> Iterator[str]:
+    """The name of every tensor and node in the graphs of a model, as often as they occur."""
+    for graph in graphs(model):
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            yield value.name
+        yield from (tensor.values.name for tensor in graph.sparse_initializer)
+        for node in graph.node:
+            yield from (node.name, *node.input, *node.output)
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:

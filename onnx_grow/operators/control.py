@@ -1,8 +1,13 @@
-"""Operators with graphs of their own, lists of tensors, and signals: what they touch keeps its size, for a reason that can be told."""
+"""Operators with graphs of their own, lists of tensors, and signals.
+
+Bodies are part of the graph (`onnx_grow.model.bodies`), so that only their borders are left to describe. A state of a Loop or Scan is one
+tensor for all iterations: initial value = input of the body = result of the body = final value.
+"""
 
 from __future__ import annotations
 
-from onnx_grow.axes.equations import Rule, unsupported
+from onnx_grow.axes.equations import Node, Rule, Unsupported, unsupported
+from onnx_grow.model.bodies import ENTRY, EXIT, FORMALS, JOIN
 
 _BODIES = "If Loop Scan SequenceMap"
 _LISTS = """
@@ -12,6 +17,81 @@ _LISTS = """
 _SIGNALS = "BlackmanWindow DFT HammingWindow HannWindow MelWeightMatrix STFT"
 _TEXTS = "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer"
 _LOSSES = "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss"
+
+
+def _enter(node: Node) -> None:
+    """(M, condition, states...) -> (iteration, condition, states...) of a Loop; (states..., scanned...) of a Scan."""
+    first = 2 if node.op == "Loop" else 0
+    scanned = node.attribute("num_scan_inputs", 0)
+    axes = node.attribute("scan_input_axes") or [0] * scanned
+    for o in range(first):
+        node.set(o, [() for _ in node.out_shape(o)])
+    for k in range(first, len(node.dims)):
+        if not node.has(k):  # it is read from outside
+            continue
+        dims = list(node.input(k))
+        j = k - (len(node.dims) - scanned)
+        if j >= 0:
+            node.freeze(dims.pop(node.axis(axes[j], len(dims))), "it is iterated over")
+        for dim in dims if j < 0 else ():
+            node.replicate(dim, "what is not a copy may grow beyond bounds with the iterations")
+        node.set(k, dims)
+    node.apart()
+
+
+def _exit(node: Node) -> None:
+    for k in range(len(node.dims)):
+        if node.has(k):
+            node.set(k, node.input(k))
+    node.apart()
+
+
+def _iterate(node: Node) -> None:
+    """(formal inputs..., results...) -> (final states..., collected results...)."""
+    first = 2 if node.op == "Loop" else 0
+    formals = node.attribute(FORMALS)
+    carried = formals - first - node.attribute("num_scan_inputs", 0)
+    results = formals + first // 2
+    for k in range(carried):
+        if node.has(first + k):
+            initial, last = node.input(first + k), node.input(results + k)
+            if node.shape(first + k) != node.shape(results + k):
+                raise Unsupported("a state changes its shape from one iteration to the next")
+            for a, b in zip(initial, last, strict=True):
+                node.unify(a, b)
+            node.set(k, initial)
+    axes = node.attribute("scan_output_axes") or [0] * len(node.out_shapes)
+    for j, o in enumerate(range(carried, len(node.out_shapes))):
+        if node.out_shapes[o] is not None:
+            dims = list(node.input(results + o))
+            place = node.axis(axes[j], len(dims) + 1)
+            dims.insert(place, node.frozen(node.out_shape(o)[place], "it has one entry for each iteration"))
+            node.set(o, dims)
+    node.apart()
+
+
+def _choose(node: Node) -> None:
+    """(condition, results of one branch..., of the other...) -> results; a branch that is never taken may differ."""
+    count = len(node.out_shapes)
+    condition = node.values[0]
+    taken = None if condition is None else 0 if condition.all() else 1
+    for o in range(count):
+        same = []
+        for branch in range(2):
+            dims = node.dims[1 + branch * count + o]
+            if dims is not None and node.shape(1 + branch * count + o) == node.out_shapes[o]:
+                same.append(dims)
+            elif taken is None or taken == branch:
+                raise Unsupported(
+                    "what its branches result in has different shapes, or shapes that are not known"
+                )
+            for dim in dims if dims is not None and dims not in same else ():
+                node.freeze(dim, "the branch that is not taken results in another shape")
+        for a, b in zip(same[0], same[-1], strict=True):
+            node.unify(a, b)
+        node.set(o, same[0])
+    node.apart()
+
 
 RULES = {
     ("", op): Rule(unsupported(reason))
@@ -24,4 +104,13 @@ RULES = {
         ("ImageDecoder ImageScaler", "it makes pictures with as many channels as its attributes say"),
     )
     for op in operators.split()
+}
+RULES |= {
+    (ENTRY, "If"): Rule(lambda node: None),
+    (ENTRY, "Loop"): Rule(_enter),
+    (ENTRY, "Scan"): Rule(_enter),
+    **{(EXIT, op): Rule(_exit) for op in ("If", "Loop", "Scan")},
+    (JOIN, "If"): Rule(_choose),
+    (JOIN, "Loop"): Rule(_iterate),
+    (JOIN, "Scan"): Rule(_iterate),
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
-from onnx_grow.model import Model
+from onnx_grow.model import Model, nested
 from onnx_grow.shapes import observation, types
 from onnx_grow.shapes.observation import Found, Sizes
 from onnx_grow.shapes.sizes import candidates, dynamic_dims
@@ -53,6 +53,7 @@ def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Sh
     InvalidModelError for a node with more or fewer inputs or outputs than its operator has.
     """
     graph = Graph.of(model)
+    model = nested(model)
     reports = (_report(model, graph, sizes, walk) for sizes, walk in _fitting(model, graph, inputs))
     tried: list[Shapes] = []
     for shapes, complete in islice(reports, RUNS):

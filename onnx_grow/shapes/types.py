@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, TypeProto, helper
+from onnx import TensorProto, TensorShapeProto, TypeProto, helper
 
 Array = np.ndarray[Any, Any]
 
@@ -62,3 +62,55 @@ def common(first: TypeProto, second: TypeProto) -> TypeProto:
     if dtype(first) == dtype(second) != 0:
         merged.tensor_type.elem_type = dtype(first)
     return merged
+
+
+def agreed(first: TypeProto, second: TypeProto) -> TypeProto:
+    """What two types of tensors have in common: where the ranks agree, the sizes that do."""
+    if first == second:
+        return first
+    merged = common(first, second)
+    if dtype(merged) and _rank(first) == _rank(second) != -1:
+        for one, other in zip(first.tensor_type.shape.dim, second.tensor_type.shape.dim, strict=True):
+            merged.tensor_type.shape.dim.add().CopyFrom(one if one == other else TensorShapeProto.Dimension())
+        merged.tensor_type.shape.SetInParent()
+    return merged
+
+
+def without_dim(known: TypeProto, position: int) -> TypeProto:
+    """The type of a slice along a dimension."""
+    out = TypeProto()
+    out.CopyFrom(known)
+    if -_rank(known) <= position < _rank(known):
+        del out.tensor_type.shape.dim[position]
+    else:
+        out.tensor_type.ClearField("shape")
+    return out
+
+
+def with_dim(known: TypeProto, position: int, size: int | None) -> TypeProto:
+    """The type of slices stacked along a new dimension, of `size` if that is known."""
+    out = TypeProto()
+    out.CopyFrom(known)
+    rank = _rank(known)
+    if -rank - 1 <= position <= rank != -1:
+        dims = list(known.tensor_type.shape.dim)
+        new = TensorShapeProto.Dimension() if size is None else TensorShapeProto.Dimension(dim_value=size)
+        dims.insert(position + rank + 1 if position < 0 else position, new)
+        del out.tensor_type.shape.dim[:]
+        out.tensor_type.shape.dim.extend(dims)
+    else:
+        out.tensor_type.ClearField("shape")
+    return out
+
+
+def size(known: TypeProto, position: int) -> int | None:
+    """The size of a dimension, if it is known."""
+    if not -_rank(known) <= position < _rank(known):
+        return None
+    dim = known.tensor_type.shape.dim[position]
+    return int(dim.dim_value) if dim.HasField("dim_value") else None
+
+
+def _rank(known: TypeProto) -> int:
+    """The number of dimensions; -1 where it is not known."""
+    return len(known.tensor_type.shape.dim) if known.tensor_type.HasField("shape") else -1

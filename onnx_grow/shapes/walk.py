@@ -7,20 +7,21 @@ are never taken from onnx's data propagation, which knows fewer operators and ig
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, TypeProto, helper, inliner, numpy_helper
+from onnx import TensorProto, TypeProto, helper, numpy_helper
 from onnx.defs import OpSchema
 from onnx.shape_inference import infer_node_outputs
 
 from onnx_grow.errors import InvalidModelError
-from onnx_grow.model import Model
+from onnx_grow.model import Model, inlined
+from onnx_grow.model.bodies import BRANCH, ENTRY, EXIT, FORMALS, JOIN, flattened, states
 from onnx_grow.model.checks import captured
 from onnx_grow.shapes import types
 from onnx_grow.shapes.evaluation import default_opset, evaluate, is_default, title
@@ -42,14 +43,15 @@ Seen = Mapping[str, tuple[int, tuple[int, ...]]]
 class Graph:
     """What does not depend on the input sizes, prepared once.
 
-    `names`: all tensors of the main graph. `opaque`: those declared as sequences, maps or optionals.
-    `stored`: types of the initializers. `values`: those small enough to matter.
+    `names`: all tensors. `opaque`: those declared as sequences, maps or optionals. `formals`: types that bodies declare of
+    their inputs. `stored`: types of the initializers. `values`: those small enough to matter.
     """
 
     nodes: Sequence[onnx.NodeProto]
     names: tuple[str, ...]
     opaque: frozenset[str]
     inputs: Mapping[str, TypeProto]
+    formals: Mapping[str, TypeProto]
     stored: Mapping[str, TypeProto]
     values: Mapping[str, Array]
     opset_imports: list[onnx.OperatorSetIdProto]
@@ -57,7 +59,9 @@ class Graph:
 
     @classmethod
     def of(cls, model: Model) -> Graph:
-        """The main graph of a model, local functions inlined."""
+        """The graph of a model, local functions inlined and bodies written out."""
+        listed = flattened(model).skeleton.graph
+        model = flattened(_without_functions(model))
         graph = model.skeleton.graph
         inputs = {value.name: value.type for value in graph.input}
         stored = {
@@ -65,23 +69,25 @@ class Graph:
         }
         for sparse in graph.sparse_initializer:
             stored[sparse.values.name] = types.tensor_type(sparse.values.data_type, sparse.dims)
-        computed = (name for node in graph.node for name in node.output if name)
-        flat = _without_functions(model.skeleton)
+        computed = (name for node in listed.node for name in node.output if name)
+        declared = {value.name: value.type for value in graph.value_info}
+        entered = (name for node in graph.node if node.domain == ENTRY for name in node.output)
         return cls(
-            nodes=flat.graph.node,
+            nodes=list(graph.node),
             names=tuple(dict.fromkeys([*inputs, *stored, *computed])),
             opaque=frozenset(
                 value.name for value in (*graph.value_info, *graph.output) if not types.is_tensor(value.type)
             ),
             inputs=inputs,
+            formals={name: declared[name] for name in entered if name in declared},
             stored=stored,
             values={
                 name: weight.array()
                 for name, weight in model.weights.items()
                 if _keeps(weight.dtype, weight.shape)
             },
-            opset_imports=list(flat.opset_import),
-            ir_version=flat.ir_version,
+            opset_imports=list(model.skeleton.opset_import),
+            ir_version=model.skeleton.ir_version,
         )
 
 
@@ -90,14 +96,13 @@ class Walk:
 
     `problems` says what speaks against the input sizes: nodes whose inference rejects their inputs, and sizes that
     do not fit each other.
+
+    The body of a Loop or Scan is visited until the shapes of its states hold in every iteration: a size that the body changes is
+    not known, nor is what follows from it. No value of a state is known.
     """
 
     def __init__(
-        self,
-        graph: Graph,
-        known: MutableMapping[str, TypeProto],
-        values: MutableMapping[str, Array],
-        seen: Seen,
+        self, graph: Graph, known: dict[str, TypeProto], values: dict[str, Array], seen: Seen
     ) -> None:
         self.graph = graph
         self.types = known
@@ -105,6 +110,13 @@ class Walk:
         self.problems: list[str] = []
         self._seen = seen
         self._tensors: dict[str, TensorProto] = {}
+        self._entered: list[tuple[int, int]] = []  # of the bodies around: the entry, and the problems before
+        self._branches: list[_Branch] = []  # of the Ifs to be joined
+        self._iterations: list[int | None] = []  # of the Loops and Scans to be joined, where it is known
+        self._states: dict[
+            str, TypeProto
+        ] = {}  # what holds in every iteration, where that is not the initial type
+        self._idle: set[str] = set()  # tensors of branches that are not taken
 
     @classmethod
     def over(cls, graph: Graph, sizes: Mapping[str, tuple[int, ...]], seen: Seen) -> Walk:
@@ -113,25 +125,40 @@ class Walk:
             name: types.tensor_type(types.dtype(graph.inputs[name]), shape) for name, shape in sizes.items()
         }
         walk = cls(graph, {**graph.inputs, **fed, **graph.stored}, dict(graph.values), seen)
-        for node in graph.nodes:
-            walk._visit(node)
+        at = 0
+        while at < len(graph.nodes):
+            at = walk._step(at)
         return walk
 
     def missing(self) -> list[str]:
-        """Tensors of the main graph that still have no concrete shape."""
-        candidates = (name for name in self.graph.names if name not in self.graph.opaque)
+        """Tensors that still have no concrete shape."""
+        candidates = (name for name in self.graph.names if name not in self.graph.opaque | self._idle)
         found = ((name, self.types.get(name, TypeProto())) for name in candidates)
         return [name for name, known in found if types.is_tensor(known) and types.shape(known) is None]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The concrete shapes of the main graph's tensors."""
+        """The concrete shapes of the tensors."""
         found = ((name, types.shape(self.types[name])) for name in self.graph.names if name in self.types)
         return {name: shape for name, shape in found if shape is not None}
 
     def dtypes(self) -> dict[str, int]:
-        """The element types of the main graph's tensors, also of those without a shape."""
+        """The element types of the tensors, also of those without a shape."""
         found = ((name, types.dtype(self.types[name])) for name in self.graph.names if name in self.types)
         return {name: dtype for name, dtype in found if dtype}
+
+    def _step(self, at: int) -> int:
+        """Visit a node; the index of the next one."""
+        node = self.graph.nodes[at]
+        if node.domain == ENTRY:
+            self._entered.append((at, len(self.problems)))
+            self._enter(node)
+        elif node.domain == EXIT:
+            return self._exit(node, at)
+        elif node.domain == JOIN:
+            self._join_branches(node) if node.op_type == "If" else self._join_iterations(node)
+        else:
+            self._visit(node)
+        return at + 1
 
     def _visit(self, node: onnx.NodeProto) -> None:
         schema = _schema(node, self.graph.opset_imports)
@@ -139,9 +166,6 @@ class Walk:
             self._check(schema, node)
         operator = node.op_type if is_default(node) else ""
         if operator == "Constant" and self._constant(node):
-            return
-        if operator == "If":
-            self._if(node)
             return
         self._infer(node, schema)
         if operator in ("Shape", "Size"):
@@ -296,39 +320,120 @@ class Walk:
         promised = self.types.get(name, TypeProto())
         return types.dtype(promised) in (0, types.dtype(types.of_array(output)))
 
-    def _if(self, node: onnx.NodeProto) -> None:
+    def _enter(self, entry: onnx.NodeProto) -> None:
+        """Types of a body's inputs: of the initial states, of one slice of what is scanned."""
+        if entry.op_type == "Loop":
+            for name, dtype in zip(entry.output[:2], (TensorProto.INT64, TensorProto.BOOL), strict=True):
+                declared = self.graph.formals.get(name, TypeProto()).tensor_type.shape.dim
+                self.types[name] = types.tensor_type(dtype, (1,) * len(declared))
+            declared = self.types[entry.output[1]].tensor_type.shape.dim
+            self._know(entry.output[1], np.ones((1,) * len(declared), bool))  # else the body would not run
+        for k, _ in states(entry, len(entry.output)):
+            name = entry.output[k]
+            initial = self._states.get(name) or self.types.get(entry.input[k])
+            if name and initial:
+                self.types[name] = initial
+        if entry.op_type == "Scan":
+            first = len(states(entry, len(entry.output)))
+            axes = _attribute(entry, "scan_input_axes", None) or [0] * len(entry.input)
+            for name, scanned, position in zip(entry.output[first:], entry.input[first:], axes, strict=False):
+                if scanned in self.types:
+                    self.types[name] = types.without_dim(self.types[scanned], position)
+
+    def _exit(self, marker: onnx.NodeProto, at: int) -> int:
+        """The end of a body: back to its entry where a state does not keep its shape."""
+        start, problems = self._entered.pop()
+        entry = self.graph.nodes[start]
+        if entry.op_type == "If":
+            self._branches.append(_Branch(range(start, at + 1), self.problems[problems:]))
+            del self.problems[problems:]
+        elif self._generalise(entry, marker):
+            del self.problems[problems:]
+            for node in self.graph.nodes[start:at]:
+                for name in node.output:
+                    self.types.pop(name, None)
+                    self.values.pop(name, None)
+            return start
+        else:
+            self._iterations.append(self._count(entry, marker))
+        for name, result in zip(marker.input, marker.output, strict=True):
+            if name in self.types:
+                self.types[result] = self.types[name]
+        return at + 1
+
+    def _count(self, entry: onnx.NodeProto, marker: onnx.NodeProto) -> int | None:
+        """How often a body runs, where nothing but its inputs' shapes and known values decides that."""
+        if entry.op_type == "Scan":
+            first, axes = (
+                len(states(entry, len(entry.output))),
+                _attribute(entry, "scan_input_axes", None) or [0],
+            )
+            return types.size(self.types.get(entry.input[first], TypeProto()), axes[0])
+        most = self.values.get(entry.input[0])
+        conditions = [self.values.get(name) for name in (entry.input[1], marker.input[0]) if name]
+        certain = all(condition is not None and condition.all() for condition in conditions)
+        return max(0, int(most.reshape(-1)[0])) if certain and most is not None and most.size else None
+
+    def _generalise(self, entry: onnx.NodeProto, marker: onnx.NodeProto) -> bool:
+        """Note which states end an iteration with another type than they begin it with; whether there are any."""
+        found = {
+            entry.output[k]: types.agreed(
+                self.types[entry.output[k]], self.types.get(marker.input[o], TypeProto())
+            )
+            for k, o in states(entry, len(entry.output))
+            if entry.output[k] in self.types
+        }
+        changed = {name: known for name, known in found.items() if known != self.types[name]}
+        self._states.update(changed)
+        return bool(changed)
+
+    def _join_iterations(self, join: onnx.NodeProto) -> None:
+        """Types behind a Loop or Scan: those of its states, and those of its results with a dimension more."""
+        count = self._iterations.pop()
+        formals = _attribute(join, FORMALS, 0)
+        carried = states(join, formals)
+        for name, (k, _) in zip(join.output, carried, strict=False):
+            if name and join.input[k] in self.types:
+                self.types[name] = self.types[join.input[k]]
+        results = join.input[formals + len(carried) + int(join.op_type == "Loop") :]
+        axes = _attribute(join, "scan_output_axes", None) or [0] * len(results)
+        for name, result, position in zip(join.output[len(carried) :], results, axes, strict=False):
+            if name and result in self.types:
+                self.types[name] = types.with_dim(self.types[result], position, count)
+
+    def _join_branches(self, join: onnx.NodeProto) -> None:
         """Outputs of the branch that is taken; of both if that depends on the data and both fit the sizes."""
-        condition = self.values.get(node.input[0])
-        branches = {attribute.name: attribute.g for attribute in node.attribute}
+        condition = self.values.get(join.input[0])
+        found, self._branches = self._branches[-2:], self._branches[:-2]
+        branches = {_attribute(self.graph.nodes[branch.nodes[0]], BRANCH, b""): branch for branch in found}
+        taken = list(branches.values())
         if condition is not None and condition.size == 1:
-            branches = {
-                name: graph for name, graph in branches.items() if name == _BRANCH[bool(condition.item())]
-            }
-        walks = [(graph, self._inside(graph)) for graph in branches.values()]
-        fewest = min((walk.problems for _, walk in walks), default=[], key=len)
+            taken = [branches[_TAKEN[bool(condition.item())]]]
+        fewest = min((branch.problems for branch in taken), key=len)
         self.problems += fewest
-        walks = [(graph, walk) for graph, walk in walks if len(walk.problems) == len(fewest)]
-        for position, name in enumerate(node.output):
-            results = [
-                (graph.output[position].name, walk) for graph, walk in walks if position < len(graph.output)
-            ]
-            known = [walk.types[inner] for inner, walk in results if inner in walk.types]
-            if known and len(known) == len(walks):
+        taken = [branch for branch in taken if len(branch.problems) == len(fewest)]
+        for branch in branches.values():
+            if branch not in taken:
+                self._idle.update(name for i in branch.nodes for name in self.graph.nodes[i].output)
+        exits = [self.graph.nodes[branch.nodes[-1]] for branch in taken]
+        for position, name in enumerate(join.output):
+            results = [exit.input[position] for exit in exits]
+            known = [self.types[result] for result in results if result in self.types]
+            if name and len(known) == len(exits):
                 self.types[name] = types.common(known[0], known[-1])
-            if len(branches) == 1 and results and results[0][0] in results[0][1].values:
-                self._know(name, results[0][1].values[results[0][0]])
-
-    def _inside(self, graph: onnx.GraphProto) -> Walk:
-        """The pass over a subgraph, which sees everything outside but keeps what it finds to itself."""
-        walk = Walk(self.graph, ChainMap({}, self.types), ChainMap({}, self.values), {})
-        for tensor in graph.initializer:
-            walk._store(tensor.name, tensor)
-        for node in graph.node:
-            walk._visit(node)
-        return walk
+            if name and condition is not None and results[0] in self.values:
+                self._know(name, self.values[results[0]])
 
 
-_BRANCH = {True: "then_branch", False: "else_branch"}
+@dataclass(frozen=True, eq=False)
+class _Branch:
+    """A branch of an If: its nodes from entry to exit, and what speaks against them."""
+
+    nodes: range
+    problems: list[str]
+
+
+_TAKEN = {True: b"then_branch", False: b"else_branch"}
 _NUMBERS = {
     "value_int": np.int64,
     "value_ints": np.int64,
@@ -350,6 +455,10 @@ _LIKE_INPUT = frozenset(
         "SimplifiedLayerNormalization",
     }
 )
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def _explicit(node: onnx.NodeProto) -> onnx.NodeProto:
@@ -396,10 +505,8 @@ def _find_schema(op_type: str, version: int, domain: str) -> OpSchema | None:
         return None
 
 
-def _without_functions(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-    if not skeleton.functions:
-        return skeleton
+def _without_functions(model: Model) -> Model:
     try:
-        return inliner.inline_local_functions(skeleton)
-    except Exception:  # C++ again; a function that cannot be inlined is an operator without inference
-        return skeleton
+        return inlined(model)
+    except InvalidModelError:  # a function that cannot be inlined is an operator without inference
+        return model

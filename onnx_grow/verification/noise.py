@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnx_grow.model import Model, Weight
+from onnx_grow.model import Model, Weight, flattened, nested
 from onnx_grow.model.walk import all_nodes
 
 __all__ = ["jittered", "jittered_array", "jittered_feed"]
@@ -53,8 +53,9 @@ _EXACT = {
 def jittered(model: Model, seed: int) -> Model:
     """`model` with its floating-point weights moved by rounding noise; lazily, nothing is copied.
 
-    Weights are the initializers, and Constant nodes in any graph, with more than one element.
+    Weights are the initializers and Constant nodes, in any graph, with more than one element.
     """
+    model = flattened(model)
     exact = _exact_tensors(model.skeleton)
     weights: dict[str, Weight] = {
         name: weight
@@ -71,7 +72,7 @@ def jittered(model: Model, seed: int) -> Model:
                     rng = np.random.default_rng(_seed(seed, node.output[0]))
                     moved = jittered_array(numpy_helper.to_array(attribute.t), rng)
                     attribute.t.CopyFrom(numpy_helper.from_array(moved, attribute.t.name))
-    return Model(skeleton, weights)
+    return nested(Model(skeleton, weights))
 
 
 def jittered_feed(feed: Mapping[str, Array], seed: int) -> dict[str, Array]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper
 
-from onnx_grow.model import Draft, Inline, Model, Weight
+from onnx_grow.model import Draft, Inline, Model, Weight, flattened, nested
 from onnx_grow.model.walk import all_nodes
 
 __all__ = ["reordered"]
@@ -34,9 +34,10 @@ _HELD = (1, 2, 3, 7)
 def reordered(model: Model, seed: int) -> Model:
     """`model` with the terms of its sums in random order, where the weight is an initializer that only one node reads.
 
-    Covers MatMul, Gemm, Conv and ConvTranspose without groups, LSTM, GRU and RNN of the main graph. Weights are permuted while
-    they are read.
+    Covers MatMul, Gemm, Conv and ConvTranspose without groups, LSTM, GRU and RNN, also in the bodies of If, Loop and Scan. Weights
+    are permuted while they are read.
     """
+    model = flattened(model)
     draft = Draft(model)
     graph = model.skeleton.graph
     readers = Counter(name for node in all_nodes(model.skeleton) for name in node.input)
@@ -52,7 +53,7 @@ def reordered(model: Model, seed: int) -> Model:
             _permute_units(draft, index, rng)
         elif axes := _contracted(node, model.weights):
             _permute_terms(draft, index, *axes, rng)
-    return draft.freeze()
+    return nested(draft.freeze())
 
 
 @dataclass(frozen=True, eq=False)
