@@ -107,10 +107,10 @@ def test_a_name_where_nothing_fits_gets_the_reason() -> None:
         "{ [one] a = MatMul(x, w) b = Relu(a) [two] c = MatMul(b, v) [three] d = Sigmoid(c) [four] y = Exp(d) }"
     )
     with pytest.raises(NothingToGrowError, match="two: it feeds Sigmoid"):
-        deepen(model, after="two")
+        deepen(model, after="two", scheme="identity")
     with pytest.raises(NothingToGrowError, match="'four'"):
         deepen(model, after="four")
-    plan = plan_deepen(model, after=["one", "two"])
+    plan = plan_deepen(model, after=["one", "two"], scheme="identity")
     assert names(plan) == "one"
     assert [name for name, _ in plan.skipped] == ["two"]
 
@@ -128,12 +128,13 @@ def test_schemes() -> None:
     ]
     assert names(plan_deepen(model, scheme="identity", every=1)) == "stem one"
     assert names(plan_deepen(model, scheme="residual-copy")) == "sum"
+    assert names(plan_deepen(model, scheme="residual-new", every=1)) == "stem one"
     assert_identical(model, deepen(model, after="*"))
     with pytest.raises(InvalidRequestError, match="no scheme"):
         deepen(model, scheme="wider")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("scheme", ["identity", "residual-copy", None])
+@pytest.mark.parametrize("scheme", ["identity", "residual-copy"])
 def test_nothing_to_grow_says_what_would_be_needed(scheme: Any) -> None:
     with pytest.raises(NothingToGrowError) as raised:
         deepen(chain("666", "Tanh"), scheme=scheme)

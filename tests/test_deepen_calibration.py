@@ -85,7 +85,8 @@ def test_without_data_the_plan_says_so_and_the_seed_decides() -> None:
     assert "random inputs (seed 3)" in plan.notes[0]
     assert plan == plan_deepen(model, seed=3)
     assert plan.layers != plan_deepen(model, seed=4).layers
-    assert plan_deepen(model, calibration={"image": images(2)}).notes == ()
+    notes = plan_deepen(model, calibration={"image": images(2)}).notes
+    assert not any("statistics" in note for note in notes)
 
 
 def test_nothing_runs_where_no_batch_normalization_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +94,7 @@ def test_nothing_runs_where_no_batch_normalization_is_repeated(monkeypatch: pyte
     plan = plan_deepen(
         build("(float[N, 5] x) => (float[N, 6] y) <float[5, 6] w> { a = MatMul(x, w) y = Relu(a) }")
     )
-    assert plan.notes == ()
+    assert not any("statistics" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize(

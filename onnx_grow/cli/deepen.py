@@ -1,9 +1,9 @@
-"""`onnx-grow deepen`: Net2DeeperNet, and copies of residual branches."""
+"""`onnx-grow deepen`: Net2DeeperNet, copies of residual branches, and branches of their own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +22,7 @@ from onnx_grow.cli.screen import Screen
 
 if TYPE_CHECKING:
     from onnx_grow.growth import DeepenPlan
+    from onnx_grow.growth.deepen_plan import DeepenScheme
     from onnx_grow.model import Model
 
 UNUSED = "--calibration was not used: no BatchNormalization is inserted"
@@ -42,9 +43,22 @@ UNUSED = "--calibration was not used: no BatchNormalization is inserted"
 )
 @click.option(
     "--scheme",
-    type=click.Choice(("identity", "residual-copy")),
-    help="Layers that start as the identity (identity), or copies of residual branches that start at zero "
-    "(residual-copy).  [default: what the place allows]",
+    type=click.Choice(("identity", "residual-copy", "residual-new", "parametric")),
+    help="Layers that start as the identity (identity), copies of residual branches that start at zero (residual-copy), new "
+    "branches that start at zero (residual-new), or layers that a gate keeps out at first (parametric).  "
+    "[default: what the place allows]",
+)
+@click.option(
+    "--activation",
+    metavar="NAME",
+    help="The activation of new branches and gated layers, such as Relu.  [default: the network's own]",
+)
+@click.option(
+    "--expansion",
+    type=float,
+    default=1.0,
+    metavar="FACTOR",
+    help="Hidden channels of a new branch, as a multiple of the channels of its place.  [default: 1]",
 )
 @click.option(
     "--calibration",
@@ -63,7 +77,9 @@ def deepen(
     dry_run: bool,
     after: tuple[str, ...],
     every: int | None,
-    scheme: Literal["identity", "residual-copy"] | None,
+    scheme: DeepenScheme | None,
+    activation: str | None,
+    expansion: float,
     calibration: str | None,
     seed: int,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
@@ -86,6 +102,8 @@ def deepen(
             after=after,
             every=every,
             scheme=scheme,
+            activation=activation,
+            expansion=expansion,
             calibration=calibration,
             seed=seed,
             shapes=dict(shapes),

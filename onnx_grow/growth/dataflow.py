@@ -48,8 +48,9 @@ class Dataflow:
         return self.topology.producers.get(tensor)
 
     def readers(self, tensor: str) -> tuple[int, ...]:
-        """The nodes of the main graph that read a tensor, in order, each once."""
-        return tuple(dict.fromkeys(index for index, _ in self.topology.consumers.get(tensor, ())))
+        """The nodes of the main graph that read the values of a tensor, not only its shape; in order, each once."""
+        found = dict.fromkeys(index for index, _ in self.topology.consumers.get(tensor, ()))
+        return tuple(index for index in found if operator(self.nodes[index]) not in _SHAPE_ONLY)
 
     def is_visible(self, tensor: str) -> bool:
         """Whether anything but the nodes of the main graph sees a tensor: the caller, or a subgraph."""
@@ -120,6 +121,7 @@ def _computed_from(node: NodeProto) -> Sequence[str]:
     return list(node.input)[: 1 if operator(node) == "CastLike" else None]
 
 
+_SHAPE_ONLY = frozenset({"Shape", "Size"})
 _VIEWS = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
@@ -164,9 +166,6 @@ class Reach:
                 found.add(index)
                 stack.extend(self._flow.nodes[index].input)
         return sorted(found)
-
-
-_SHAPE_ONLY = frozenset({"Shape", "Size"})
 
 
 def enclosed(

@@ -6,15 +6,30 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from onnx_grow.errors import InvalidRequestError
 
-__all__ = ["DeepenPlan", "DeepenScheme", "IdentityLayer", "ResidualBranch", "ResidualLayer", "Statistics"]
+__all__ = [
+    "SCHEMES",
+    "DeepenPlan",
+    "DeepenScheme",
+    "Function",
+    "IdentityLayer",
+    "InsertedLayer",
+    "Linear",
+    "NewBranchLayer",
+    "ParametricLayer",
+    "ResidualBranch",
+    "ResidualLayer",
+    "Statistics",
+]
 
-DeepenScheme = Literal["identity", "residual-copy"]
+DeepenScheme = Literal["identity", "residual-copy", "residual-new", "parametric"]
+
+SCHEMES: tuple[DeepenScheme, ...] = get_args(DeepenScheme)
 
 
 @dataclass(frozen=True)
@@ -98,10 +113,76 @@ class ResidualLayer:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """The linear maps of a new layer, from `channels` of a tensor to as many.
+
+    `operator` is Conv, with an odd `kernel` and `groups`, or Gemm or MatMul, whose weight stands on the left (`is_left`) where the
+    channels are the last dimension but one. `layout` are nodes that moved the channels there, named by what they compute, whose
+    effect is undone around the maps. `dtype` is a TensorProto.DataType.
+    """
+
+    operator: str
+    channels: int
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+    is_left: bool = False
+    layout: tuple[str, ...] = ()
+    dtype: int = 1
+
+
+@dataclass(frozen=True)
+class Function:
+    """An activation: a copy of `nodes`, named by what they compute, which read `argument`; without such, a node of this `operator`."""
+
+    operator: str
+    argument: str = ""
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NewBranchLayer:
+    """A branch of its own behind the tensor `output` x, whose name it takes over: x + W2 phi(W1 x + b1) + b2.
+
+    W2 and both biases are zero; the elements of W1 are normal, of standard `deviation`, drawn from `seed`. `hidden` channels lie between.
+    """
+
+    name: str
+    output: str
+    linear: Linear
+    function: Function
+    hidden: int
+    deviation: float
+    seed: int
+    parameters: int = 0
+    description: str = ""
+    scheme: Literal["residual-new"] = "residual-new"
+
+
+@dataclass(frozen=True)
+class ParametricLayer:
+    """A layer that begins switched off behind the tensor `output` x, whose name it takes over: a x + (1 - a) phi(W x + b).
+
+    W is the identity, b zero, a one, of shape `gate`: one number per channel.
+    """
+
+    name: str
+    output: str
+    linear: Linear
+    function: Function
+    gate: tuple[int, ...]
+    parameters: int = 0
+    description: str = ""
+    scheme: Literal["parametric"] = "parametric"
+
+
+InsertedLayer = IdentityLayer | ResidualLayer | NewBranchLayer | ParametricLayer
+
+
+@dataclass(frozen=True)
 class DeepenPlan:
     """How a model will be deepened: the new layers, what was considered and stays as it is (with reasons), and remarks."""
 
-    layers: tuple[IdentityLayer | ResidualLayer, ...]
+    layers: tuple[InsertedLayer, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = field(default=())
 
@@ -152,9 +233,29 @@ def _residual(data: dict[str, Any]) -> ResidualLayer:
     return ResidualLayer(**{**data, "branches": branches, "tail": tuple(data["tail"])})
 
 
-_LAYERS: Mapping[str, Callable[[dict[str, Any]], IdentityLayer | ResidualLayer]] = {
+def _parts(data: dict[str, Any]) -> dict[str, Any]:
+    linear, function = data["linear"], data["function"]
+    layout, kernel = tuple(linear["layout"]), tuple(linear["kernel"])
+    return {
+        **data,
+        "linear": Linear(**{**linear, "layout": layout, "kernel": kernel}),
+        "function": Function(**{**function, "nodes": tuple(function["nodes"])}),
+    }
+
+
+def _new_branch(data: dict[str, Any]) -> NewBranchLayer:
+    return NewBranchLayer(**_parts(data))
+
+
+def _parametric(data: dict[str, Any]) -> ParametricLayer:
+    return ParametricLayer(**{**_parts(data), "gate": tuple(data["gate"])})
+
+
+_LAYERS: Mapping[str, Callable[[dict[str, Any]], InsertedLayer]] = {
     "identity": _identity,
     "residual-copy": _residual,
+    "residual-new": _new_branch,
+    "parametric": _parametric,
 }
 
 

@@ -1,20 +1,29 @@
-"""Deepening: Net2DeeperNet and copies of residual branches, in any graph.
+"""Deepening: Net2DeeperNet, copies of residual branches and new ones, in any graph.
 
 Chen, Goodfellow and Shlens, ICLR 2016, arXiv 1511.05641 (identity layers); Wu et al., LLaMA Pro, ACL 2024 (zero blocks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.calibration import Calibration, channel_statistics
 from onnx_grow.growth.dataflow import Dataflow, Reach
-from onnx_grow.growth.deepen_plan import DeepenPlan, DeepenScheme, IdentityLayer, ResidualLayer
+from onnx_grow.growth.deepen_plan import (
+    SCHEMES,
+    DeepenPlan,
+    DeepenScheme,
+    IdentityLayer,
+    InsertedLayer,
+    NewBranchLayer,
+    ResidualLayer,
+)
 from onnx_grow.growth.identity import insert_identity
 from onnx_grow.growth.insertion import Prefixes
-from onnx_grow.growth.places import Place, Survey, choose, skipped
+from onnx_grow.growth.nonlinear import insert_new_branch, insert_parametric
+from onnx_grow.growth.places import Place, Survey, Wishes, choose, skipped
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.residual import insert_residual
 from onnx_grow.model import Draft, Model, inlined
@@ -30,6 +39,8 @@ def deepen(
     after: str | Sequence[str] = (),
     every: int | None = None,
     scheme: DeepenScheme | None = None,
+    activation: str | None = None,
+    expansion: float = 1.0,
     calibration: Calibration | None = None,
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -37,9 +48,15 @@ def deepen(
     """A deeper model that computes the same function.
 
     `scheme`: "identity" inserts, behind linear layers with an idempotent activation, a layer that starts as the
-    identity (Net2DeeperNet); "residual-copy" inserts, behind skip connections y = s + f(s), a copy of f that
-    starts as zero. None takes residual-copy where the model has skip connections, and identity where it has none,
-    or outside of them with `after`.
+    identity (Net2DeeperNet); "residual-copy", behind skip connections y = s + f(s), a copy of f that starts as zero;
+    "residual-new", behind any layer and its activation phi, a branch x + W2 phi(W1 x) with W2 = 0; "parametric", behind an
+    activation phi that is not idempotent, a x + (1 - a) phi(W x) with W = I and a = 1, one learnable number per channel.
+    None takes residual-copy where the model has skip connections; where it has none, or outside of them with `after`,
+    identity where that keeps the function, and residual-new elsewhere.
+
+    `activation` is that of new branches and of parametric layers, instead of the one that the network has there (Tanh in recurrent
+    ones). A model without any, such as a linear regression, deepens only with it. `expansion` times the channels of its place
+    are the hidden channels of a new branch. W1 is drawn from `seed`.
 
     `after` restricts the places to those of which a node, or a tensor it computes, matches one of the globs.
     `every=k` inserts after each k-th place, in the order of the graph; `every=1` doubles the depth at once. Without
@@ -57,7 +74,15 @@ def deepen(
     asked, with reasons that name nodes.
     """
     return deepened(
-        model, after=after, every=every, scheme=scheme, calibration=calibration, seed=seed, shapes=shapes
+        model,
+        after=after,
+        every=every,
+        scheme=scheme,
+        activation=activation,
+        expansion=expansion,
+        calibration=calibration,
+        seed=seed,
+        shapes=shapes,
     )[1]
 
 
@@ -67,6 +92,8 @@ def plan_deepen(
     after: str | Sequence[str] = (),
     every: int | None = None,
     scheme: DeepenScheme | None = None,
+    activation: str | None = None,
+    expansion: float = 1.0,
     calibration: Calibration | None = None,
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -75,7 +102,9 @@ def plan_deepen(
 
     The plan holds the statistics of the forward pass, so applying it needs no data.
     """
-    return _planned(inlined(model), after, every, scheme, calibration, seed, shapes)[1]
+    return _planned(
+        inlined(model), after, every, Wishes(scheme, activation, expansion, seed), calibration, shapes
+    )[1]
 
 
 def deepened(
@@ -84,13 +113,17 @@ def deepened(
     after: str | Sequence[str] = (),
     every: int | None = None,
     scheme: DeepenScheme | None = None,
+    activation: str | None = None,
+    expansion: float = 1.0,
     calibration: Calibration | None = None,
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[DeepenPlan, Model]:
     """Both at once: the plan of `plan_deepen` and the model of `deepen`, whose arguments it takes."""
     model = inlined(model)
-    survey, plan = _planned(model, after, every, scheme, calibration, seed, shapes)
+    survey, plan = _planned(
+        model, after, every, Wishes(scheme, activation, expansion, seed), calibration, shapes
+    )
     return plan, _applied(model, plan, survey.flow)
 
 
@@ -104,24 +137,44 @@ def _planned(
     model: Model,
     after: str | Sequence[str],
     every: int | None,
-    scheme: DeepenScheme | None,
+    wishes: Wishes,
     calibration: Calibration | None,
-    seed: int,
     shapes: Mapping[str, Sequence[int]] | None,
 ) -> tuple[Survey, DeepenPlan]:
     globs = (after,) if isinstance(after, str) else tuple(after)
-    if scheme not in (None, "identity", "residual-copy"):
+    if wishes.scheme not in (None, *SCHEMES):
         raise InvalidRequestError(
-            f"there is no scheme {scheme!r}", hint="schemes are identity and residual-copy"
+            f"there is no scheme {wishes.scheme!r}",
+            hint=f"schemes are {', '.join(SCHEMES[:-1])} and {SCHEMES[-1]}",
         )
     if every is not None and every < 1:
         raise InvalidRequestError(
             f"a layer after every {every} is none", hint="--every takes a number from 1 up"
         )
-    survey = Survey(model, infer_shapes(model, shapes or None), scheme)
+    if not 0 < wishes.expansion <= 64:
+        raise InvalidRequestError(
+            f"a branch cannot have {wishes.expansion:g} times the channels of its place",
+            hint="--expansion takes a number above 0, up to 64",
+        )
+    survey = Survey(model, infer_shapes(model, shapes or None), wishes)
     places = choose(survey, globs, every)
-    layers, notes = _calibrated(model, survey.shapes, places, calibration, seed)
+    layers, notes = _calibrated(model, survey.shapes, places, calibration, wishes.seed)
+    if wishes.scheme is None:
+        notes = (*notes, *_reasons(layers))
     return survey, DeepenPlan(layers, tuple(skipped(survey, globs, places)), notes)
+
+
+def _reasons(layers: Sequence[InsertedLayer]) -> Iterator[str]:
+    """Which schemes were taken where nobody asked for one, and why."""
+    for scheme in dict.fromkeys(layer.scheme for layer in layers):
+        yield f"{scheme}: {_WHY[scheme]}"
+
+
+_WHY: Mapping[DeepenScheme, str] = {
+    "residual-copy": "there are skip connections, and a copy of what one adds starts from learned weights",
+    "identity": "no skip connection can be copied there, and the activation keeps its own values, as Relu does",
+    "residual-new": "no skip connection can be copied there, and an identity layer would change the function or add nothing to it",
+}
 
 
 def _applied(model: Model, plan: DeepenPlan, flow: Dataflow) -> Model:
@@ -137,16 +190,21 @@ def _applied(model: Model, plan: DeepenPlan, flow: Dataflow) -> Model:
     prefixes = Prefixes(flow)
     for layer in plan.layers:
         prefix = prefixes.new(layer.name)
-        if isinstance(layer, IdentityLayer):
-            insert_identity(draft, flow, layer, prefix)
-        else:
-            insert_residual(draft, flow, reach, layer, prefix)
+        match layer:
+            case IdentityLayer():
+                insert_identity(draft, flow, layer, prefix)
+            case ResidualLayer():
+                insert_residual(draft, flow, reach, layer, prefix)
+            case NewBranchLayer():
+                insert_new_branch(draft, flow, layer, prefix)
+            case _:
+                insert_parametric(draft, flow, layer, prefix)
     return draft.freeze(provenance(model, plan.to_json()))
 
 
 def _calibrated(
     model: Model, shapes: Shapes, places: Sequence[Place], calibration: Calibration | None, seed: int
-) -> tuple[tuple[IdentityLayer | ResidualLayer, ...], tuple[str, ...]]:
+) -> tuple[tuple[InsertedLayer, ...], tuple[str, ...]]:
     """The layers of some places with the statistics they need, and what there is to say about these."""
     axes = {place.layer.output: place.axis for place in places if place.axis is not None}
     if not axes:

@@ -7,14 +7,17 @@ Chen, Goodfellow and Shlens, Net2Net, ICLR 2016, arXiv 1511.05641, section 2.3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.dataflow import Dataflow, attribute, operator
 from onnx_grow.growth.deepen_plan import IdentityLayer
 from onnx_grow.growth.initial import IdentityKernel, Zeros
 from onnx_grow.growth.insertion import Insertion
+from onnx_grow.growth.linear import convolution, undone
 from onnx_grow.growth.normalization import identity_normalization
 from onnx_grow.model import Draft
 
@@ -28,11 +31,10 @@ def insert_identity(draft: Draft, flow: Dataflow, layer: IdentityLayer, prefix: 
     """
     linear, *repeated = _nodes(flow, layer)
     insertion = Insertion(draft, flow, layer.output, prefix)
-    tensor = insertion.start
-    for node in reversed(repeated):
-        if operator(node) in _INVERSE:
-            tensor = _undo(insertion, node, tensor)
-    tensor = _linear(insertion, flow, layer, linear, tensor)
+    tensor = undone(insertion, repeated, insertion.start)
+    tensor = _linear(insertion, layer, linear, tensor)
+    if function := attribute(linear, "activation"):
+        tensor = _clamped(insertion, layer, function.decode(), attribute(linear, "activation_params"), tensor)
     for node in repeated:
         if operator(node) == "BatchNormalization":
             inputs = [tensor, *_normalization(insertion, flow, layer, node)]
@@ -67,40 +69,34 @@ def _has_channels(flow: Dataflow, linear: NodeProto, layer: IdentityLayer) -> bo
     return not shapes or layer.channels in shapes[0] or layer.channels // layer.groups in shapes[0]
 
 
-_INVERSE = {"Transpose": "Transpose", "Squeeze": "Unsqueeze", "Unsqueeze": "Squeeze"}
-
-
-def _undo(insertion: Insertion, node: NodeProto, tensor: str) -> str:
-    """The inverse of a change of layout; a Transpose without `perm` is its own."""
-    attributes = {}
-    if order := attribute(node, "perm"):
-        attributes["perm"] = np.argsort(order).tolist()
-    if axes := attribute(node, "axes"):
-        attributes["axes"] = axes
-    return insertion.add(_INVERSE[operator(node)], [tensor, *node.input[1:]], **attributes)
-
-
-def _linear(insertion: Insertion, flow: Dataflow, layer: IdentityLayer, site: NodeProto, tensor: str) -> str:
+def _linear(insertion: Insertion, layer: IdentityLayer, site: NodeProto, tensor: str) -> str:
     weight = insertion.weight(
         "weight", IdentityKernel(layer.dtype, layer.channels, layer.kernel, layer.groups)
     )
-    if layer.operator == "MatMul":
-        left = site.input[0] in flow.constants
-        return insertion.add("MatMul", [weight, tensor] if left else [tensor, weight])
-    inputs = [tensor, weight]
+    bias = ""
     if len(site.input) > 2 and site.input[2]:
-        inputs.append(insertion.weight("bias", Zeros(layer.dtype, (layer.channels,))))
-    if layer.operator == "Gemm":
-        return insertion.add("Gemm", inputs, transB=attribute(site, "transB", 0))
+        bias = insertion.weight("bias", Zeros(layer.dtype, (layer.channels,)))
+    if layer.kernel:
+        return convolution(insertion, tensor, weight, bias, layer.kernel, layer.groups)
+    if layer.operator == "MatMul":
+        left = site.input[0] in insertion.flow.constants
+        return insertion.add("MatMul", [weight, tensor] if left else [tensor, weight])
     return insertion.add(
-        "Conv",
-        inputs,
-        kernel_shape=layer.kernel,
-        pads=[size // 2 for size in layer.kernel] * 2,
-        strides=[1] * len(layer.kernel),
-        dilations=[1] * len(layer.kernel),
-        group=layer.groups,
+        "Gemm", [tensor, weight, bias] if bias else [tensor, weight], transB=attribute(site, "transB", 0)
     )
+
+
+def _clamped(
+    insertion: Insertion, layer: IdentityLayer, function: str, bounds: Sequence[float] | None, tensor: str
+) -> str:
+    """The activation of a fused layer; Clip as it can be written in every opset."""
+    if function != "Clip":
+        return insertion.add(function, [tensor])
+    for name, bound in zip(("Max", "Min"), bounds or (), strict=False):
+        value = np.full((1,), bound).astype(helper.tensor_dtype_to_np_dtype(layer.dtype))
+        constant = insertion.add("Constant", [], value=numpy_helper.from_array(value))
+        tensor = insertion.add(name, [tensor, constant])
+    return tensor
 
 
 def _normalization(insertion: Insertion, flow: Dataflow, layer: IdentityLayer, site: NodeProto) -> list[str]:

@@ -1,4 +1,4 @@
-"""Weights of layers that begin as the identity or as zero, computed while they are written."""
+"""Weights of new layers: the identity, zero, or drawn at random; computed while they are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import helper
 
 from onnx_grow.model import raw_length
 
-__all__ = ["IdentityKernel", "Zeros"]
+__all__ = ["Drawn", "IdentityKernel", "Zeros"]
 
 Array = np.ndarray[Any, Any]
 
@@ -83,3 +83,34 @@ class IdentityKernel:
         outputs = np.arange(start, stop)
         filters[outputs - start, outputs % inputs, taps // 2] = 1
         return filters.reshape(stop - start, inputs, *kernel)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Normal numbers of mean zero and a standard `deviation`, the same for the same `seed` (non-negative integers)."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    deviation: float
+    seed: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the `raw_data` layout."""
+        return raw_length(self.dtype, self.shape)
+
+    def array(self) -> Array:
+        """The whole weight."""
+        return np.concatenate([block.reshape(-1) for block in self._blocks()]).reshape(self.shape)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The weight in bounded pieces."""
+        return (block.tobytes() for block in self._blocks())
+
+    def _blocks(self) -> Iterator[Array]:
+        native = helper.tensor_dtype_to_np_dtype(self.dtype)
+        stored = native if native.kind == "V" else native.newbyteorder("<")
+        generator, rest = np.random.default_rng(self.seed), math.prod(self.shape)
+        for size in range(0, rest, _CHUNK):
+            block = generator.standard_normal(min(_CHUNK, rest - size)) * self.deviation
+            yield block.astype(stored)

@@ -19,12 +19,13 @@ class Insertion:
     """New nodes between the node that computes a tensor and all that read it.
 
     The original value gets another name, `start`, and the new chain ends by computing the tensor under its own name: readers,
-    graph outputs and subgraphs see the longer chain without being touched.
+    graph outputs and subgraphs see the longer chain without being touched. `flow` is the model before the insertion.
     """
 
     def __init__(self, draft: Draft, flow: Dataflow, output: str, prefix: str) -> None:
         index = flow.producer(output)
         assert index is not None
+        self.flow = flow
         self._draft = draft
         self._index = index
         self._prefix = prefix

@@ -5,21 +5,31 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
+from onnx_grow.growth.chains import Functions, elements, identity_layer, new_branch, parametric_layer
 from onnx_grow.growth.dataflow import Dataflow, operator
-from onnx_grow.growth.deepen_plan import DeepenScheme, IdentityLayer, ResidualBranch, ResidualLayer
+from onnx_grow.growth.deepen_plan import (
+    DeepenScheme,
+    IdentityLayer,
+    InsertedLayer,
+    NewBranchLayer,
+    ResidualBranch,
+    ResidualLayer,
+)
 from onnx_grow.growth.residual import home
+from onnx_grow.growth.silence import has_weights
 from onnx_grow.growth.sites import Refused, Site, find_sites
-from onnx_grow.growth.skips import Skip, find_skips, has_weights, layers, weights_of
+from onnx_grow.growth.skips import Skip, find_skips, layers, weights_of
 from onnx_grow.model import Model, holds_parameters
+from onnx_grow.model.walk import subgraphs
 from onnx_grow.shapes import Shapes
 
-__all__ = ["Place", "Survey", "choose", "skipped"]
+__all__ = ["Place", "Survey", "Wishes", "choose", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Place:
     channel axis of its output, where statistics are needed.
     """
 
-    layer: IdentityLayer | ResidualLayer
+    layer: InsertedLayer
     stage: tuple[object, ...]
     members: tuple[int, ...]
     only_named: bool
@@ -38,65 +48,71 @@ class Place:
     axis: int | None = None
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What new layers shall be: their scheme (None: what fits), and the activation, expansion and seed of a branch of its own."""
+
+    scheme: DeepenScheme | None = None
+    activation: str | None = None
+    expansion: float = 1.0
+    seed: int = 0
+
+
 class Survey:
     """All places of a model and all that was refused, in the order of the graph; sites inside of copied blocks are neither."""
 
-    def __init__(self, model: Model, shapes: Shapes, scheme: DeepenScheme | None) -> None:
+    def __init__(self, model: Model, shapes: Shapes, wishes: Wishes) -> None:
         self.flow = flow = Dataflow(model)
         self.shapes = shapes
-        self.scheme = scheme
-        skips = find_skips(flow, shapes) if scheme != "identity" else []
+        self.wishes = wishes
+        scheme = wishes.scheme
+        skips = find_skips(flow, shapes) if scheme in (None, "residual-copy") else []
         blocks = _blocks(flow, shapes, [skip for skip in skips if isinstance(skip, Skip)])
         inside = {index for place in blocks for index in place.members}
         sites = find_sites(flow, shapes) if scheme != "residual-copy" else []
-        found = [site for site in sites if inside.isdisjoint(site.members)]
-        chains = [_site(flow, shapes, site) for site in found if isinstance(site, Site)]
-        self.places = sorted([*blocks, *chains], key=lambda place: place.members[0])
-        self.refused = [entry for entry in (*skips, *found) if isinstance(entry, Refused)]
+        outside = [site for site in sites if inside.isdisjoint(site.members)]
+        functions = Functions(
+            flow, shapes, (site for site in sites if isinstance(site, Site)), wishes.activation
+        )
+        chains = [self._chain(site, functions) for site in outside]
+        self.places = sorted(
+            [*blocks, *(entry for entry in chains if isinstance(entry, Place))],
+            key=lambda place: place.members[0],
+        )
+        self.refused = [entry for entry in (*skips, *chains) if isinstance(entry, Refused)]
 
     def matches(self, members: Iterable[int], glob: str) -> bool:
         """Whether a glob matches the name of a node or of a tensor that it computes."""
         nodes = (self.flow.nodes[index] for index in members)
         return any(fnmatchcase(name, glob) for node in nodes for name in (node.name, *node.output) if name)
 
+    def _chain(self, site: Site | Refused, functions: Functions) -> Place | Refused:
+        """The place at a site: where any scheme will do, an identity layer behind an activation that allows it, else a branch."""
+        wishes = self.wishes
+        if isinstance(site, Refused):
+            return replace(site, scheme=wishes.scheme or "identity")
+        layer: InsertedLayer | Refused
+        fits = not site.refusal and (site.is_active or functions.of(site) is None)
+        if wishes.scheme == "identity" or (wishes.scheme is None and fits):
+            layer = identity_layer(self.flow, self.shapes, site)
+        elif wishes.scheme == "parametric":
+            layer = parametric_layer(self.flow, self.shapes, site, functions)
+        else:
+            layer = new_branch(self.flow, self.shapes, site, functions, wishes.expansion, wishes.seed)
+        return layer if isinstance(layer, Refused) else _place(self.shapes, site, layer)
 
-def _site(flow: Dataflow, shapes: Shapes, site: Site) -> Place:
-    node = flow.nodes[site.nodes[0]]
-    repeated = [operator(flow.nodes[index]) for index in site.nodes[1:]]
-    weights = site.channels * site.channels // site.groups * math.prod(site.kernel)
-    normalized = "BatchNormalization" in repeated
-    shifts = [flow.nodes[index] for index in site.nodes[1:] if operator(flow.nodes[index]) in _SHIFTS]
-    bias = [shapes.shape[name] for shift in shifts for name in shift.input if name in flow.constants]
-    kind = f"Conv {'x'.join(map(str, site.kernel))}," if site.kernel else operator(node)
-    layer = IdentityLayer(
-        name=flow.label(site.nodes[0]),
-        output=site.output,
-        nodes=tuple(flow.nodes[index].output[0] for index in site.nodes),
-        operator=operator(node),
-        channels=site.channels,
-        kernel=site.kernel,
-        groups=site.groups,
-        dtype=shapes.dtype[site.output],
-        bias=bias[0] if bias else None,
-        parameters=weights + (site.has_bias + 4 * normalized) * site.channels,
-        description=" + ".join(
-            [f"{kind} {site.channels} channels", *(name for name in repeated if name not in _SILENT)]
-        ),
-    )
+
+def _place(shapes: Shapes, site: Site, layer: InsertedLayer) -> Place:
+    repeats_norm = isinstance(layer, IdentityLayer) and "BatchNormalization" in layer.description
     pixels = (size for axis, size in enumerate(shapes.shape[site.output]) if axis not in (0, site.axis))
     return Place(
         layer=layer,
-        stage=("identity", *pixels),
+        stage=("chain", *pixels),
         members=site.members,
         only_named=not site.is_active,
-        ratio=weights / math.prod(shapes.shape[site.weight]),
-        axis=site.axis if normalized else None,
+        ratio=elements(site, site.channels) / math.prod(shapes.shape[site.weight]),
+        axis=site.axis if repeats_norm else None,
     )
-
-
-_SHIFTS = ("Add", "Sub")
-_SILENT = (*_SHIFTS, "Squeeze", "Transpose", "Unsqueeze")
-"""What a description of a layer passes over."""
 
 
 def _blocks(flow: Dataflow, shapes: Shapes, skips: Sequence[Skip]) -> list[Place]:
@@ -148,8 +164,9 @@ def choose(survey: Survey, globs: Sequence[str], every: int | None) -> list[Plac
         pool = [place for place in survey.places if not place.only_named]
         if any(isinstance(place.layer, ResidualLayer) for place in pool):
             pool = [place for place in pool if isinstance(place.layer, ResidualLayer)]
+        pool = pool or [place for place in survey.places if isinstance(place.layer, NewBranchLayer)]
     if not pool:
-        raise NothingToGrowError(_nothing(survey, globs), hint=_ALTERNATIVE[survey.scheme])
+        raise NothingToGrowError(_nothing(survey, globs), hint=_ALTERNATIVE[survey.wishes.scheme])
     if every is not None:
         if every > len(pool):
             raise NothingToGrowError(
@@ -178,16 +195,20 @@ def _one_in_four(pool: Sequence[Place]) -> list[Place]:
 
 
 _SKIP = "skip connection s + f(s) with weights in f"
-_CHAIN = "linear layer with stored weights and an activation"
+_CHAIN = "layer with stored weights and an activation"
 _WANTED: Mapping[DeepenScheme | None, str] = {
     "identity": _CHAIN,
     "residual-copy": _SKIP,
+    "residual-new": _CHAIN,
+    "parametric": _CHAIN,
     None: f"{_SKIP}, and no {_CHAIN}",
 }
 _ALTERNATIVE: Mapping[DeepenScheme | None, str] = {
-    "identity": "--scheme residual-copy deepens skip connections, whatever their activations",
-    "residual-copy": "--scheme identity deepens chains of linear layers with Relu and the like",
-    None: "a chain deepens where its activation is idempotent, such as Relu, and a skip connection with any activation",
+    "identity": "--scheme residual-new deepens behind any activation, residual-copy skip connections",
+    "residual-copy": "--scheme identity deepens chains with Relu and the like, residual-new those with any activation",
+    "residual-new": "--activation Relu gives new branches an activation where the model has none",
+    "parametric": "--scheme identity deepens behind Relu and the like, residual-new behind any activation",
+    None: "--activation Relu gives new branches an activation where the model has none",
 }
 
 
@@ -233,5 +254,7 @@ def _nothing(survey: Survey, globs: Sequence[str]) -> str:
     if globs and not reasons:
         return f"nothing that {', '.join(map(repr, globs))} matches belongs to a place for a new layer"
     if not reasons:
-        return f"the main graph has no {_WANTED[survey.scheme]}"
+        bodies = [index for index, node in enumerate(survey.flow.nodes) if any(subgraphs(node))]
+        inside = f"; the body of {survey.flow.label(bodies[0])!r} stays as it is" if bodies else ""
+        return f"the main graph has no {_WANTED[survey.wishes.scheme]}{inside}"
     return "no layer can be inserted as asked; " + "; ".join(reasons[:3])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
 from onnx_grow.growth.dataflow import Dataflow, attribute, operator
 from onnx_grow.shapes import Shapes
 
-__all__ = ["LINEAR", "silence"]
+__all__ = ["has_weights", "silence"]
 
-LINEAR = frozenset(
+_LINEAR = frozenset(
     {
         *("Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"),
         *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
@@ -19,6 +20,14 @@ LINEAR = frozenset(
     }
 )
 """Operators with weights; a branch must have one to be worth a copy."""
+
+
+def has_weights(flow: Dataflow, shapes: Shapes, index: int) -> bool:
+    """Whether a node is a linear layer, or a recurrent one, that trains a weight."""
+    node = flow.nodes[index]
+    return operator(node) in _LINEAR and any(
+        name in flow.constants and math.prod(shapes.shape.get(name, ())) > 1 for name in node.input
+    )
 
 
 def silence(

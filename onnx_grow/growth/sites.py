@@ -1,32 +1,42 @@
-"""Where an identity layer fits: linear layers whose activation is idempotent (Net2DeeperNet's condition).
+"""Where a layer fits behind a layer: what follows its weights, where its channels lie, which activation it feeds.
 
-phi(I phi(v)) = phi(v)    for all v    if and only if    phi(phi(v)) = phi(v)
+An identity layer fits where phi(I phi(v)) = phi(v) for all v, that is, where phi(phi(v)) = phi(v) (Net2DeeperNet's condition).
+A branch of its own (x + W2 phi(W1 x)) fits everywhere.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto
 
-from onnx_grow.growth.dataflow import Dataflow, attribute, enclosed, operator
+from onnx_grow.growth.activations import BOUNDED, Activation, following, fused
+from onnx_grow.growth.dataflow import Dataflow, attribute, operator
 from onnx_grow.growth.deepen_plan import DeepenScheme
+from onnx_grow.growth.silence import has_weights
 from onnx_grow.shapes import Shapes
 
-__all__ = ["CLAMPS", "Refused", "Site", "find_sites", "is_clamp", "is_off"]
+__all__ = ["LAYOUT", "RECURRENT", "Refused", "Site", "feeding_layers", "find_sites", "is_off"]
+
+LAYOUT = frozenset({"Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that only change where the channels lie."""
+
+RECURRENT = frozenset({"GRU", "LSTM", "RNN", "com.microsoft.DynamicQuantizeLSTM"})
 
 
 @dataclass(frozen=True)
 class Site:
-    """A linear layer and what follows it, up to the tensor `output` behind which an identity layer fits.
+    """A layer and what follows it, up to the tensor `output` behind which a new layer fits.
 
-    `nodes` are the linear node, whose parameter is `weight`, and those that the new layer repeats: bias,
-    BatchNormalization, changes of layout, the activation.
-    `members` also has those that it does not. `channels` lie along `axis` of the output; `kernel` and `groups` are the new
-    weight's. `is_active`: there is an activation, so that another layer adds to what the network can compute. `unrepeated` names norms
-    that no parameters make the identity.
+    `nodes` are the layer's own, whose parameter is `weight`, and those that an identity layer repeats: bias, BatchNormalization, changes
+    of layout, an idempotent activation. `members` also has those that it does not. `channels` lie along `axis` of the output;
+    `kernel` (empty for a matrix) and `groups` are a new weight's.
+
+    `activation` is what the layer feeds, None if there is none. `is_active`: `output` lies behind it, so that another layer adds to what
+    the network can compute; it lies before one that is a gate, or that shapes the model's output (`is_last`). `refusal`: why an
+    identity layer does not fit, nothing if it does.
     """
 
     nodes: tuple[int, ...]
@@ -38,8 +48,10 @@ class Site:
     kernel: tuple[int, ...]
     groups: int
     has_bias: bool
+    activation: Activation | None
     is_active: bool
-    unrepeated: tuple[str, ...]
+    is_last: bool
+    refusal: str
 
 
 @dataclass(frozen=True)
@@ -56,20 +68,23 @@ class Refused:
 
 
 def find_sites(flow: Dataflow, shapes: Shapes) -> list[Site | Refused]:
-    """Every linear layer with constant weights, in order, as a site or with the reason why it is none."""
+    """Every layer with constant weights, in order, as a site or with the reason why it is none."""
+    feeding = feeding_layers(flow, shapes)
     return [
-        _site(flow, shapes, index)
+        _site(flow, shapes, index, feeding)
         for index, node in enumerate(flow.nodes)
-        if operator(node) in _LINEAR and _weight(flow, index) is not None
+        if operator(node) in _LAYERS and _weight(flow, index) is not None
     ]
 
 
-def is_clamp(flow: Dataflow, index: int) -> bool:
-    """Whether a node is an idempotent activation: phi(phi(v)) = phi(v) for every v."""
-    node = flow.nodes[index]
-    if operator(node) in ("Max", "Min"):
-        return len(node.input) == 2 and len(flow.activations(index)) == 1
-    return operator(node) in CLAMPS and len(flow.activations(index)) == 1
+def feeding_layers(flow: Dataflow, shapes: Shapes) -> frozenset[str]:
+    """The tensors that a layer with weights is computed from."""
+    found: set[str] = set()
+    for index in reversed(range(len(flow.nodes))):
+        node = flow.nodes[index]
+        if has_weights(flow, shapes, index) or not found.isdisjoint(node.output):
+            found.update(filter(None, node.input))
+    return frozenset(found)
 
 
 def is_off(flow: Dataflow, shapes: Shapes, index: int) -> bool:
@@ -79,11 +94,15 @@ def is_off(flow: Dataflow, shapes: Shapes, index: int) -> bool:
     return not mode or (mode in shapes.value and not shapes.value[mode].any())
 
 
-CLAMPS = frozenset({"Abs", "Clip", "Max", "Min", "Relu", "ThresholdedRelu"})
-"""Idempotent activations; Max and Min where the other operand is a constant."""
+_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "com.microsoft.FusedConv"})
+_PRODUCTS = frozenset({"Einsum", "MatMul", "MatMulInteger", "com.microsoft.FusedMatMul"})
+_MATRICES = _PRODUCTS | {"Gemm", "com.microsoft.FusedGemm", "com.microsoft.MatMulNBits"}
+_QUANTIZED = frozenset({"QLinearConv", "QLinearMatMul", "com.microsoft.QGemm"})
+_LAYERS = _CONVOLUTIONS | _MATRICES | _QUANTIZED | RECURRENT
 
-_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-_LINEAR = _CONVOLUTIONS | {"Gemm", "MatMul"}
+_FUSED = frozenset({"com.microsoft.FusedConv", "com.microsoft.FusedGemm"})
+_IDENTITY = _FUSED | {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+"""Layers behind which one of their kind can be the identity."""
 
 _FLOATS = frozenset((TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16))
 
@@ -98,116 +117,152 @@ _NORMS = frozenset(
         "RMSNormalization",
     }
 )
+_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 _POOLS = frozenset({"AveragePool", "MaxPool"})
-
-_CURVED = frozenset(
-    {
-        "Celu",
-        "Cos",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Log",
-        "LogSoftmax",
-        "Mish",
-        "PRelu",
-        "Pow",
-        "Reciprocal",
-        "Selu",
-        "Shrink",
-        "Sigmoid",
-        "Sin",
-        "Sinh",
-        "Softmax",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Swish",
-        "Tanh",
-        "com.microsoft.BiasGelu",
-        "com.microsoft.FastGelu",
-        "com.microsoft.Gelu",
-        "com.microsoft.QuickGelu",
-    }
-)
-_ELEMENTWISE = _CURVED | CLAMPS | {"Add", "Cast", "Div", "Identity", "Mul", "Neg", "Sub", "Where"}
 
 
 def _weight(flow: Dataflow, index: int) -> str | None:
-    """The constant operand of a linear node, None if both are activations."""
+    """The constant operand of a layer, None if both operands are activations, or none is."""
     node = flow.nodes[index]
-    operands = node.input[:2] if operator(node) == "MatMul" else node.input[1:2]
+    name = operator(node)
+    if name in _QUANTIZED or name in RECURRENT:
+        return str(node.input[1])
+    operands = node.input[:2] if name in _PRODUCTS else node.input[1:2]
     constant = [name for name in operands if name in flow.constants]
-    return constant[0] if len(constant) == 1 and len(flow.activations(index)) == 1 else None
+    others = [name for name in node.input[:2] if name not in flow.constants]
+    return constant[0] if len(constant) == 1 and others else None
 
 
 @dataclass
 class _Path:
-    """How far the walk from a linear node has come."""
+    """How far the walk from a layer has come."""
 
     tensor: str
     axis: int
     repeated: list[int]
     members: list[int]
     has_bias: bool
-    unrepeated: list[str] = field(default_factory=list)
-
-    def take(self, flow: Dataflow, index: int) -> None:
-        """Go on behind a node that the new layer repeats."""
-        self.repeated.append(index)
-        self.members.append(index)
-        self.tensor = flow.nodes[index].output[0]
+    is_convolution: bool
+    refusal: str = ""
 
 
-def _site(flow: Dataflow, shapes: Shapes, index: int) -> Site | Refused:
+def _site(flow: Dataflow, shapes: Shapes, index: int, feeding: frozenset[str]) -> Site | Refused:
     node, shape = flow.nodes[index], shapes.shape
-    weight = _weight(flow, index)
+    name, weight = operator(node), _weight(flow, index)
     assert weight is not None
-    start = node.output[0]
+    start = _used(flow, node)
+    if name in _QUANTIZED or (
+        start in shapes.dtype and shapes.dtype[start] not in _FLOATS and "Integer" not in name
+    ):
+        return Refused((index,), f"{name} does not compute in floating point", kind="no floating point")
     if weight not in shape or start not in shape:
         return Refused((index,), "its shape is not known")
-    if shapes.dtype.get(start) not in _FLOATS:
-        return Refused((index,), "it does not compute in floating point")
     if 0 in shape[weight] or 0 in shape[start]:
         return Refused((index,), "it computes nothing")
-    convolves = operator(node) in _CONVOLUTIONS
-    if not convolves and len(shape[weight]) != 2:
-        return Refused(
-            (index,), f"its weight has {len(shape[weight])} dimensions, and no identity matrix has"
-        )
-    left = operator(node) == "MatMul" and weight == node.input[0]
-    rank = len(shape[start])
-    axis = 1 if convolves else rank - 2 if left and rank > 1 else rank - 1
-    has_bias = len(node.input) > 2 and bool(node.input[2])
-    path = _Path(start, axis, [index], [index], has_bias)
+    axis = _axis(node, weight, len(shape[start]))
+    if axis is None:
+        return Refused((index,), "what it computes has no dimension of its own")
+    convolves = name in _CONVOLUTIONS
+    path = _Path(start, axis, [index], [index], _has_bias(node), convolves)
+    path.refusal = _no_identity(node, shape[weight])
     channels = shape[start][axis]
-    stopped = _follow(flow, shapes, path, channels)
-    if isinstance(stopped, str):
-        return Refused(tuple(path.members), stopped, kind=stopped.partition(" (")[0])
-    output = shape.get(path.tensor, ())
-    if (
-        len(output) <= path.axis
-        or output[path.axis] != channels
-        or shapes.dtype.get(path.tensor) not in _FLOATS
-    ):
-        return Refused(tuple(path.members), f"the shape of {path.tensor!r} is not known")
-    groups = int(attribute(node, "group", 1)) if convolves else 1
+    activation = _own(node, start) or _follow(flow, shapes, path, channels)
+    output = path.tensor
+    is_last = activation is not None and activation.name in BOUNDED and activation.output not in feeding
+    is_active = name in RECURRENT
+    if activation and activation.is_hidden and not is_last and not _is_gate(flow, activation):
+        is_active, output = True, activation.output
+        path.members += activation.nodes
+        path.repeated += activation.nodes if activation.is_idempotent else ()
+    if activation and not activation.is_idempotent:
+        path.refusal = path.refusal or _not_idempotent(flow, activation, node)
+    extent = shape.get(output, ())
+    if len(extent) <= path.axis or extent[path.axis] != channels or shapes.dtype.get(output) not in _FLOATS:
+        return Refused(tuple(path.members), f"the shape or type of {output!r} is not known")
     return Site(
         nodes=tuple(path.repeated),
         members=tuple(path.members),
-        output=path.tensor,
+        output=output,
         weight=weight,
         axis=path.axis,
         channels=channels,
         kernel=_kernel(shape[weight][2:], shape[start][2:]) if convolves else (),
-        groups=groups,
+        groups=int(attribute(node, "group", 1)) if convolves else 1,
         has_bias=path.has_bias,
-        is_active=stopped,
-        unrepeated=tuple(path.unrepeated),
+        activation=activation,
+        is_active=is_active,
+        is_last=is_last,
+        refusal=path.refusal,
+    )
+
+
+def _used(flow: Dataflow, node: NodeProto) -> str:
+    """The first output that anything reads: of a recurrent layer its sequence, or its last state."""
+    outputs = [tensor for tensor in node.output if tensor]
+    used = (tensor for tensor in outputs if flow.readers(tensor) or flow.is_visible(tensor))
+    return next(used, outputs[0] if outputs else "")
+
+
+def _axis(node: NodeProto, weight: str, rank: int) -> int | None:
+    """The dimension of a layer's output that its weight writes; None if there is none."""
+    name = operator(node)
+    if name in _CONVOLUTIONS:
+        return 1
+    if name == "Einsum":
+        return _einsum_axis(node, weight)
+    is_left = name in _PRODUCTS and weight == node.input[0]
+    return (rank - 2 if is_left else rank - 1) if rank > is_left else None
+
+
+def _einsum_axis(node: NodeProto, weight: str) -> int | None:
+    """The last dimension of the output that only the weight has; none if dots stand for dimensions."""
+    inputs, arrow, output = attribute(node, "equation", b"").decode().replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow or "." in output or len(terms) != len(node.input):
+        return None
+    others = "".join(term for term, name in zip(terms, node.input, strict=True) if name != weight)
+    own = [axis for axis, letter in enumerate(output) if letter not in others]
+    return own[-1] if own else None
+
+
+def _has_bias(node: NodeProto) -> bool:
+    return operator(node) not in RECURRENT and len(node.input) > 2 and bool(node.input[2])
+
+
+def _no_identity(node: NodeProto, weight: tuple[int, ...]) -> str:
+    """Why no layer of this kind can be the identity, nothing if one can."""
+    name = operator(node)
+    if name in _CONVOLUTIONS & _IDENTITY:
+        return ""
+    if name not in _IDENTITY:
+        return f"no {name} layer is the identity"
+    if len(weight) != 2:
+        return f"its weight has {len(weight)} dimensions, and no identity matrix has"
+    return ""
+
+
+def _own(node: NodeProto, output: str) -> Activation | None:
+    """The activation that a fused layer has itself."""
+    name = attribute(node, "activation", b"") if operator(node) in _FUSED else b""
+    return fused(name.decode(), output) if name else None
+
+
+def _is_gate(flow: Dataflow, activation: Activation) -> bool:
+    """Whether what an activation computes only multiplies something else."""
+    readers = flow.readers(activation.output)
+    gates = [index for index in readers if operator(flow.nodes[index]) == "Mul"]
+    return (
+        activation.name in ("HardSigmoid", "Sigmoid")
+        and len(gates) == len(readers)
+        and all(len(flow.activations(index)) == 2 for index in gates)
+    )
+
+
+def _not_idempotent(flow: Dataflow, activation: Activation, node: NodeProto) -> str:
+    label = flow.label(activation.nodes[-1]) if activation.nodes else node.name or activation.output
+    return (
+        f"it feeds {activation.name} ({label!r}), which changes its own values when it is applied again, so no identity layer "
+        "fits behind it; residual-new does"
     )
 
 
@@ -218,100 +273,87 @@ def _kernel(own: tuple[int, ...], extent: tuple[int, ...]) -> tuple[int, ...]:
     )
 
 
-def _follow(flow: Dataflow, shapes: Shapes, path: _Path, channels: int) -> bool | str:
-    """Walk to the end of the site. Whether it ends in an idempotent activation, or why it is no site."""
+def _follow(flow: Dataflow, shapes: Shapes, path: _Path, channels: int) -> Activation | None:
+    """Walk to the activation of a layer, or to where its channels are no longer one dimension."""
     while True:
+        if activation := following(flow, shapes, path.tensor):
+            return activation
         readers = flow.readers(path.tensor)
-        if reason := _curved(flow, shapes, path.tensor):
-            return reason
-        clamps = [index for index in readers if is_clamp(flow, index) and _keeps_shape(flow, shapes, index)]
-        if len(clamps) == 1:
-            path.take(flow, clamps[0])
-            while len(readers := flow.readers(path.tensor)) == 1 and is_clamp(flow, readers[0]):
-                if not _keeps_shape(flow, shapes, readers[0]):
-                    break
-                path.take(flow, readers[0])
-            return True
-        if len(readers) != 1:
-            return False
-        passed = _pass(flow, shapes, path, readers[0], channels)
-        if passed is not True:
-            return passed
+        if len(readers) != 1 or not _pass(flow, shapes, path, readers[0], channels):
+            return None
 
 
-def _keeps_shape(flow: Dataflow, shapes: Shapes, index: int) -> bool:
-    before, after = flow.activations(index)[0], flow.nodes[index].output[0]
-    return before in shapes.shape and shapes.shape[before] == shapes.shape.get(after)
-
-
-def _curved(flow: Dataflow, shapes: Shapes, tensor: str) -> str:
-    """The reason if a tensor feeds an activation that is not idempotent, else nothing."""
-    readers = flow.readers(tensor)
-    index, name = next(
-        ((index, operator(flow.nodes[index])) for index in readers if operator(flow.nodes[index]) in _CURVED),
-        (None, ""),
-    )
-    if len(readers) > 1:
-        nodes = enclosed(
-            flow,
-            tensor,
-            _ELEMENTWISE,
-            lambda end: shapes.shape.get(end) == shapes.shape.get(tensor),
-            limit=16,
-        )
-        if nodes is None:
-            return ""
-        name = "+".join(dict.fromkeys(operator(flow.nodes[i]) for i in nodes))
-        index = nodes[-1]
-    if index is None:
-        return ""
-    return (
-        f"it feeds {name} ({flow.label(index)!r}), which changes its own values when it is applied again, so no identity layer "
-        "fits behind it; residual-copy would, in a skip connection"
-    )
-
-
-def _pass(flow: Dataflow, shapes: Shapes, path: _Path, index: int, channels: int) -> bool | str:
-    """Take one more node into the path: True; False if the site ends before it; a reason if it rules the site out."""
+def _pass(flow: Dataflow, shapes: Shapes, path: _Path, index: int, channels: int) -> bool:
+    """Take one more node into the path; False if the site ends before it."""
     node = flow.nodes[index]
     name = operator(node)
-    if len(flow.activations(index)) != 1 or not node.output[0]:
+    if not node.output[0]:
         return False
-    if name in ("Add", "Sub", "Mul", "Div"):
-        if not _keeps_shape(flow, shapes, index) or (
-            name in ("Sub", "Div") and node.input[0] in flow.constants
-        ):
+    if name == "Reshape":
+        return _pass_split_norm(flow, shapes, path, index)
+    if node.input[0] != path.tensor and name not in _ARITHMETIC:
+        return False
+    if name in _ARITHMETIC:
+        if not _pass_arithmetic(flow, shapes, path, index, channels):
             return False
-        constant = next(other for other in node.input if other in flow.constants)
-        size = math.prod(shapes.shape.get(constant, ()))
-        if name in ("Add", "Sub") and size == channels and not path.has_bias:
-            path.has_bias = True
-            path.repeated.append(index)
     elif name == "BatchNormalization":
         if attribute(node, "training_mode", 0) or attribute(node, "spatial", 1) == 0 or path.axis != 1:
-            return (
+            path.refusal = path.refusal or (
                 f"BatchNormalization {flow.label(index)!r} does not normalise its channels with stored statistics, so it cannot be "
                 "repeated as the identity"
             )
-        path.repeated.append(index)
-    elif name in ("Transpose", "Squeeze", "Unsqueeze"):
+        else:
+            path.repeated.append(index)
+    elif name in LAYOUT:
         axis = _moved(flow, shapes, index, path)
         if axis is None:
             return False
         path.axis = axis
         path.repeated.append(index)
-    elif name in _NORMS:
-        path.unrepeated.append(name)
     elif name in _POOLS:
-        if operator(flow.nodes[path.members[0]]) not in _CONVOLUTIONS or path.axis != 1:
+        if not path.is_convolution or path.axis != 1:
             return False
     elif name == "Dropout":
         if not is_off(flow, shapes, index):
-            return f"Dropout {flow.label(index)!r} is random"
-    elif name not in ("Identity", "Cast"):
+            path.refusal = path.refusal or f"Dropout {flow.label(index)!r} is random"
+    elif name not in _NORMS and name not in ("Identity", "Cast"):
         return False
     path.members.append(index)
     path.tensor = node.output[0]
+    return True
+
+
+def _pass_arithmetic(flow: Dataflow, shapes: Shapes, path: _Path, index: int, channels: int) -> bool:
+    """Whether a sum or product is a bias or a scale, which a bias may repeat."""
+    node = flow.nodes[index]
+    constants = [name for name in node.input if name in flow.constants]
+    if not constants:  # the scale of a quantised product is computed
+        other = next((name for name in node.input if name != path.tensor), "")
+        return operator(node) == "Mul" and math.prod(shapes.shape.get(other, (0, 0))) == 1
+    if path.tensor not in shapes.shape or shapes.shape[path.tensor] != shapes.shape.get(node.output[0]):
+        return False
+    if operator(node) in ("Sub", "Div") and node.input[0] in flow.constants:
+        return False
+    size = math.prod(shapes.shape.get(constants[0], ()))
+    if operator(node) in ("Add", "Sub") and size == channels and not path.has_bias:
+        path.has_bias = True
+        path.repeated.append(index)
+    return True
+
+
+def _pass_split_norm(flow: Dataflow, shapes: Shapes, path: _Path, index: int) -> bool:
+    """Whether a Reshape begins a norm over groups of channels, as exporters write it: Reshape, InstanceNormalization, Reshape."""
+    row = [index]
+    while len(row) < 3 and len(readers := flow.readers(flow.nodes[row[-1]].output[0])) == 1:
+        row.append(readers[0])
+    names = [operator(flow.nodes[number]) for number in row]
+    end = flow.nodes[row[-1]].output[0]
+    if len(row) < 3 or names[1] not in _NORMS or names[2] != "Reshape":
+        return False
+    if path.tensor not in shapes.shape or shapes.shape[path.tensor] != shapes.shape.get(end):
+        return False
+    path.members += row
+    path.tensor = end
     return True
 
 

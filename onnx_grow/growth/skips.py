@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
+from onnx_grow.growth.activations import is_clamp
 from onnx_grow.growth.dataflow import RANDOM, Dataflow, Reach, enclosed, operator
-from onnx_grow.growth.silence import LINEAR, silence
-from onnx_grow.growth.sites import Refused, is_clamp, is_off
+from onnx_grow.growth.silence import has_weights, silence
+from onnx_grow.growth.sites import Refused, is_off
 from onnx_grow.model.walk import subgraphs
 from onnx_grow.shapes import Shapes
 
-__all__ = ["Skip", "find_skips", "has_weights", "layers", "weights_of"]
+__all__ = ["Skip", "find_skips", "layers", "weights_of"]
 
 MANY = 12
 """Linear layers that a branch may have and still be a layer, whatever the rest of the model."""
@@ -109,14 +110,6 @@ def weights_of(flow: Dataflow, nodes: Iterable[int]) -> tuple[list[str], list[in
             trained.update(filter(None, flow.nodes[index].output))
             carriers.append(index)
     return sorted(roots), carriers
-
-
-def has_weights(flow: Dataflow, shapes: Shapes, index: int) -> bool:
-    """Whether a node is a linear layer, or a recurrent one, that trains a weight."""
-    node = flow.nodes[index]
-    return operator(node) in LINEAR and any(
-        name in flow.constants and math.prod(shapes.shape.get(name, ())) > 1 for name in node.input
-    )
 
 
 @dataclass(frozen=True)
