@@ -342,12 +342,17 @@ class TestOptions:
 
     def test_deepen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data.npz").touch()
-        line = "--after a --after b --every 3 --scheme identity --calibration data.npz --seed 9 --shape x:1"
+        line = (
+            "--after a --after b --every 3 --scheme residual-new --activation Relu --expansion 2 "
+            "--calibration data.npz --seed 9 --shape x:1"
+        )
         options = self.said(monkeypatch, "onnx_grow.growth.deepened", "deepen", "model.onnx", *line.split())
         assert options == {
             "after": ("a", "b"),
             "every": 3,
-            "scheme": "identity",
+            "scheme": "residual-new",
+            "activation": "Relu",
+            "expansion": 2.0,
             "calibration": "data.npz",
             "seed": 9,
             "shapes": {"x": (1,)},

@@ -358,3 +358,21 @@ def test_what_lies_in_control_flow_is_named() -> None:
     )
     with pytest.raises(NothingToGrowError, match="'choice'"):
         deepen(model)
+
+
+INDIRECT = {
+    "maxout": "c = Reshape(a, pairs) d = ReduceMax <axes = [2], keepdims = 0> (c) y = MatMul(d, w)",
+    "a softmax between layers": "c = Softmax(a) d = Slice(c, zero, three, last) y = MatMul(d, w)",
+}
+
+
+@pytest.mark.parametrize("name", INDIRECT)
+def test_networks_without_a_usable_activation_get_relu_between_their_layers(name: str) -> None:
+    model = build(
+        f"{ROWS} <float[5, 6] v, float[3, 4] w, int64[3] pairs = {{-1, 3, 2}}, int64[1] zero = {{0}}, int64[1] three = {{3}}, "
+        f"int64[1] last = {{1}}> {{ [one] a = MatMul(x, v) {INDIRECT[name]} }}"
+    )
+    (layer,) = plan_deepen(model).layers
+    assert isinstance(layer, NewBranchLayer)
+    assert (layer.name, layer.function.operator) == ("one", "Relu")
+    assert_identical(model, deepen(model))

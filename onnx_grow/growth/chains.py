@@ -41,7 +41,8 @@ class Functions:
         self._flow = flow
         self._shapes = shapes
         self._asked = asked
-        found = [(site, own) for site in sites if not site.is_last and (own := self._own(site))]
+        inner = [site for site in sites if site.is_active or not site.is_last]
+        found = [(site, own) for site in inner if (own := self._own(site))]
         active = [(site, own) for site, own in found if site.is_active]
         self._known = [(site.nodes[0], own) for site, own in active or found]
         self._is_curved = any(_is_curved(flow, index) for index in _inner(flow, shapes))

@@ -37,7 +37,7 @@ class Place:
     """Where a layer could go: the layer, its stage and the nodes it is known by.
 
     `only_named`: nobody wants it unless it is named. `ratio`: its weight over that of the layer it stands behind. `axis`: the
-    channel axis of its output, where statistics are needed.
+    channel axis of its output, where statistics are needed. `is_last`: there is no layer behind it.
     """
 
     layer: InsertedLayer
@@ -46,6 +46,7 @@ class Place:
     only_named: bool
     ratio: float = 1.0
     axis: int | None = None
+    is_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def _place(shapes: Shapes, site: Site, layer: InsertedLayer) -> Place:
         only_named=not site.is_active,
         ratio=elements(site, site.channels) / math.prod(shapes.shape[site.weight]),
         axis=site.axis if repeats_norm else None,
+        is_last=site.is_last,
     )
 
 
@@ -164,7 +166,8 @@ def choose(survey: Survey, globs: Sequence[str], every: int | None) -> list[Plac
         pool = [place for place in survey.places if not place.only_named]
         if any(isinstance(place.layer, ResidualLayer) for place in pool):
             pool = [place for place in pool if isinstance(place.layer, ResidualLayer)]
-        pool = pool or [place for place in survey.places if isinstance(place.layer, NewBranchLayer)]
+        branches = [place for place in survey.places if isinstance(place.layer, NewBranchLayer)]
+        pool = pool or [place for place in branches if not place.is_last] or branches
     if not pool:
         raise NothingToGrowError(_nothing(survey, globs), hint=_ALTERNATIVE[survey.wishes.scheme])
     if every is not None:

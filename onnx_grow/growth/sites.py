@@ -35,7 +35,8 @@ class Site:
     `kernel` (empty for a matrix) and `groups` are a new weight's.
 
     `activation` is what the layer feeds, None if there is none. `is_active`: `output` lies behind it, so that another layer adds to what
-    the network can compute; it lies before one that is a gate, or that shapes the model's output (`is_last`). `refusal`: why an
+    the network can compute; it lies before one that is a gate, or that shapes the model's output. `is_last`: no other layer reads what it
+    computes. `refusal`: why an
     identity layer does not fit, nothing if it does.
     """
 
@@ -168,9 +169,9 @@ def _site(flow: Dataflow, shapes: Shapes, index: int, feeding: frozenset[str]) -
     channels = shape[start][axis]
     activation = _own(node, start) or _follow(flow, shapes, path, channels)
     output = path.tensor
-    is_last = activation is not None and activation.name in BOUNDED and activation.output not in feeding
+    is_last = path.tensor not in feeding
     is_active = name in RECURRENT
-    if activation and activation.is_hidden and not is_last and not _is_gate(flow, activation):
+    if activation and activation.is_hidden and not _is_outer(flow, activation, is_last):
         is_active, output = True, activation.output
         path.members += activation.nodes
         path.repeated += activation.nodes if activation.is_idempotent else ()
@@ -247,8 +248,10 @@ def _own(node: NodeProto, output: str) -> Activation | None:
     return fused(name.decode(), output) if name else None
 
 
-def _is_gate(flow: Dataflow, activation: Activation) -> bool:
-    """Whether what an activation computes only multiplies something else."""
+def _is_outer(flow: Dataflow, activation: Activation, is_last: bool) -> bool:
+    """Whether an activation only shapes the model's output, or is a gate: what it computes only multiplies something else."""
+    if is_last and activation.name in BOUNDED:
+        return True
     readers = flow.readers(activation.output)
     gates = [index for index in readers if operator(flow.nodes[index]) == "Mul"]
     return (
