@@ -773,7 +773,8 @@ class TestDocuments:
 
     def test_inspect(self, folder: Path) -> None:
         fields = self.document("inspect", "model.onnx")
-        assert fields.keys() == self.TOP | {"model", "totals", "axes"}
+        assert fields.keys() == self.TOP | {"model", "totals", "axes", "layers"}
+        assert fields["layers"][0].keys() == {"name", "operator", "writes", "reads"}  # type: ignore[index]
         assert fields["model"] == {
             "path": "model.onnx",
             "ir_version": 8,

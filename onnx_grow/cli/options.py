@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import reduce, wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -50,16 +51,41 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+class Document(click.Path):
+    """A file to write for people or other programs, known by its ending: a slip must not replace a model."""
+
+    def __init__(self, *endings: str) -> None:
+        super().__init__(dir_okay=False, writable=True)
+        self.endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; fails if its ending is another or its folder does not exist."""
+        path = str(super().convert(value, param, ctx))
+        if not path.lower().endswith(self.endings):
+            self.fail(f"{path!r} does not end in {self.endings[0]}.", param, ctx)
+        if not Path(path).absolute().parent.is_dir():
+            self.fail(f"the folder of {path!r} does not exist.", param, ctx)
+        return path
+
+
 def presented(command: F) -> F:
-    """Add --json, -q, -v and --debug; the command receives a `Screen`."""
+    """Add --json, --html, -q, -v and --debug; the command receives a `Screen`."""
 
     @wraps(command)
-    def with_screen(*args: Any, as_json: bool, quiet: bool, verbose: bool, **options: Any) -> Any:
-        screen = Screen(click.get_current_context().info_name or "", as_json, quiet, verbose)
+    def with_screen(
+        *args: Any, as_json: bool, html: str | None, quiet: bool, verbose: bool, **options: Any
+    ) -> Any:
+        screen = Screen(click.get_current_context().info_name or "", as_json, quiet, verbose, html=html)
         return command(*args, screen=screen, **options)
 
     add: Callable[[Any], F] = _all(
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/json.md)."),
+        click.option(
+            "--html",
+            type=Document(".html", ".htm"),
+            metavar="FILE",
+            help="Write the result as a page of HTML, too.",
+        ),
         click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
         click.option("-v", "--verbose", is_flag=True, help="Print every axis, output and reason."),
         click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),

@@ -33,16 +33,23 @@ UNBOUNDED = 4096
 
 @dataclass(frozen=True)
 class Screen:
-    """How one command shows its result: as text or as a JSON document, in how much detail, on which stream."""
+    """How one command shows its result: as text or as a JSON document, in how much detail, on which stream, on which page."""
 
     command: str
     as_json: bool = False
     quiet: bool = False
     verbose: bool = False
     err: bool = False
+    html: str | None = None
 
     def show(self, document: Mapping[str, Any], view: RenderableType) -> None:
-        """Print the document with --json, nothing with --quiet, otherwise the view."""
+        """Print the document with --json, nothing with --quiet, otherwise the view; with --html, write the page as well."""
+        if self.html:
+            from onnx_grow.report.page import page
+
+            text = page(_document(self.command, **document))
+            with click.open_file(self.html, "w", encoding="utf-8", atomic=True) as file:
+                file.write(text)
         if self.as_json:
             show_document(self.command, **document)
         elif not self.quiet:
@@ -78,8 +85,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def show_document(command: str, **fields: Any) -> None:
     """Print one JSON document on stdout: schema, command, ok, then the command's own keys (docs/json.md)."""
-    document = {"schema": SCHEMA, "command": command, "ok": True, **fields}
-    click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+    click.echo(json.dumps(_document(command, **fields), indent=2, allow_nan=False))
 
 
 def show_error(message: str, hint: str = "") -> None:
@@ -117,6 +123,10 @@ def _drawn(view: RenderableType, stream: TextIO | None) -> str:
 def _colours() -> Literal["auto"] | None:
     """What the terminal can show, or nothing at all, bold and dim included, where NO_COLOR is set."""
     return None if os.environ.get("NO_COLOR") else "auto"
+
+
+def _document(command: str, **fields: Any) -> dict[str, Any]:
+    return _finite({"schema": SCHEMA, "command": command, "ok": True, **fields})  # type: ignore[no-any-return]
 
 
 def _joined(text: str) -> str:

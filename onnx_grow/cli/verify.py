@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from onnx_grow.cli.files import STANDARD, read
-from onnx_grow.cli.options import MODEL, checking_options, presented
+from onnx_grow.cli.options import MODEL, Document, checking_options, presented
 from onnx_grow.cli.screen import Screen
 from onnx_grow.errors import InvalidRequestError, VerificationFailedError
 
@@ -48,9 +48,7 @@ from onnx_grow.errors import InvalidRequestError, VerificationFailedError
     metavar="N",
     help="With --manifest: pairs at a time.  [default: half the cores]",
 )
-@click.option(
-    "--junit", type=click.Path(dir_okay=False), metavar="XML", help="Write the results as JUnit XML, too."
-)
+@click.option("--junit", type=Document(".xml"), metavar="XML", help="Write the results as JUnit XML, too.")
 @presented
 def verify(
     models: tuple[str, ...],

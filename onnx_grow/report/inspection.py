@@ -57,7 +57,22 @@ class Inspection:
                 "shapes": {name: list(shape) for name, shape in self.table.inputs.items()},
             },
             "axes": self.table.to_json()["axes"],
+            "layers": self._layers(),
         }
+
+    def _layers(self) -> list[dict[str, Any]]:
+        """The nodes that write or read axes, in the order of the graph."""
+        writes: dict[str, list[str]] = defaultdict(list)
+        reads: dict[str, list[str]] = defaultdict(list)
+        for axis in self.table:
+            for nodes, axes in ((axis.writers, writes), (axis.readers, reads)):
+                for node in nodes:
+                    axes[node].append(axis.name)
+        return [
+            {"name": name, "operator": node.op_type, "writes": writes[name], "reads": reads[name]}
+            for node in self.model.skeleton.graph.node
+            if (name := node.name or next(filter(None, node.output), "")) in writes or name in reads
+        ]
 
     def view(self, *, verbose: bool = False) -> RenderableType:
         """One screen; with `verbose`, every axis and every reason."""

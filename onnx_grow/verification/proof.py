@@ -68,21 +68,19 @@ def prove(
     try:
         reference = run_in_float64(original, feed)
         if expected and (off := _implausible(reference, expected)):
-            return Proof(
-                True, None, f"float64 proves nothing here: output {off!r} is not what ONNX Runtime computes"
-            )
+            return Proof(True, None, f"proves nothing here: output {off!r} is not what ONNX Runtime computes")
         error = _worst(reference, run_in_float64(grown, feed))
         if error <= EXACT:
-            return Proof(True, error, f"float64 deviates by {error:.0e}")
+            return Proof(True, error, f"deviates by {error:.0e}" if error else "no deviation")
         noise = max(_worst(reference, run_in_float64(jittered(original, seed), feed)) for seed in (1, 2))
     except Unprovable as reason:
-        return Proof(True, None, f"no proof in float64: {reason}")
+        return Proof(True, None, f"no proof: {reason}")
     ok = error <= tolerance * noise
     verdict = "no more than" if ok else "and not"
     return Proof(
         ok,
         error,
-        f"float64 deviates by {error:.0e}, {verdict} rounding of the weights explains ({noise:.0e})",
+        f"deviates by {error:.0e}, {verdict} rounding of the weights explains ({noise:.0e})",
     )
 
 

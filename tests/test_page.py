@@ -1,0 +1,112 @@
+"""Pages of HTML: self-contained, harmless, and readable in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from verifying import build
+
+import onnx_grow as og
+from onnx_grow.cli import main
+
+NET = """(float[N,4] x) => (float[N,3] y) <float[4,6] v, float[6,3] w> {
+    h = MatMul(x, v)
+    r = Relu(h)
+    y = MatMul(r, w)
+}"""
+EVIL = "<script>alert(1)</script>\x1b"
+
+COMMANDS = {
+    "inspect": ["inspect", "a.onnx"],
+    "widen": ["widen", "a.onnx"],
+    "widen --dry-run": ["widen", "a.onnx", "--dry-run"],
+    "deepen": ["deepen", "a.onnx"],
+    "verify": ["verify", "a.onnx", "wide.onnx"],
+    "verify, different": ["verify", "a.onnx", "other.onnx"],
+    "verify --manifest": ["verify", "--manifest", "pairs.yaml"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with models whose nodes have long and hostile names."""
+    monkeypatch.chdir(tmp_path)
+    proto = build(NET).to_proto()
+    for k, node in enumerate(proto.graph.node):
+        node.name = (EVIL, "a/long/name/" * 12, "")[k]
+    model = og.load(proto)
+    og.save(model, "a.onnx")
+    og.save(og.widen(model), "wide.onnx")
+    og.save(build(NET.replace("Relu", "Tanh")), "other.onnx")
+    Path("pairs.yaml").write_text(
+        "[{original: a.onnx, grown: wide.onnx}, {original: a.onnx, grown: no.onnx}, {original: a.onnx, grown: other.onnx}]"
+    )
+    return tmp_path
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(main, args)
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_a_page_needs_nothing_else_and_runs_nothing(folder: Path, words: list[str]) -> None:
+    result = run(*words, "--html", "page.html", "--json")
+    assert result.exit_code in (0, 1), result.output
+    text = Path("page.html").read_text()
+    assert text.lstrip().startswith("<!doctype html>")
+    assert "<script" not in text
+    assert not re.search(r"\b(src|href)=|url\(|@import|http", text)
+    assert "\x1b" not in text
+
+
+def test_a_page_shows_what_the_command_found(folder: Path) -> None:
+    assert run("inspect", "a.onnx", "--html", "page.html").exit_code == 0
+    text = Path("page.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b" in text
+    assert "it is a dimension of the model&#39;s output" in text
+    run("widen", "a.onnx", "--html", "page.html")
+    assert all(figure in Path("page.html").read_text() for figure in (">6<", ">12<", "equal", "42 → 84"))
+    run("verify", "a.onnx", "other.onnx", "--html", "page.html")
+    assert "NOT EQUAL" in Path("page.html").read_text()
+
+
+@pytest.mark.parametrize("path", ["a.onnx", "page", "nowhere/page.html"])
+def test_a_page_replaces_no_model(folder: Path, path: str) -> None:
+    result = run("inspect", "a.onnx", "--html", path)
+    assert result.exit_code == 2
+    onnx.load("a.onnx")
+
+
+@pytest.mark.parametrize("words", [COMMANDS["inspect"], COMMANDS["widen"], COMMANDS["verify, different"]])
+def test_a_browser_shows_it_on_a_phone_without_scrolling_sideways(folder: Path, words: list[str]) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    run(*words, "--html", "page.html")
+    size = "document.documentElement.scrollWidth + ' ' + innerWidth + ' '"
+    measured = f"<script>document.title = {size} + getComputedStyle(document.body).color</script>"
+    Path("page.html").write_text(Path("page.html").read_text().replace("</body>", f"{measured}</body>"))
+    titles = []
+    for dark in (0, 1):
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={folder}/profile",
+            "--window-size=500,900",
+        ]
+        page = (folder / "page.html").as_uri()
+        words_ = [browser, *flags, f"--blink-settings=preferredColorScheme={dark ^ 1}", "--dump-dom", page]
+        done = subprocess.run(words_, capture_output=True, text=True, check=False, timeout=120)
+        title = re.search(r"<title>(\d+) (\d+) (rgb.*?)</title>", done.stdout)
+        if title is None:
+            pytest.skip(f"Chromium does not run here: {done.stderr.strip().splitlines()[-1:]}")
+        titles.append(title)
+    assert all(int(title[1]) <= int(title[2]) for title in titles)
+    assert titles[0][3] != titles[1][3]  # light and dark
