@@ -31,6 +31,11 @@ SITES = {
         f"{IMAGE} <float[4, 3, 1, 1] w, float low = {{0.5}}> {{ a = Conv(x, w) y = Clip(a, low) }}",
         "Conv Clip Conv Clip",
     ),
+    "a weight stored flat": (
+        "(float[N, 3] x) => (float[N, C] y) <float[12] v, int64[2] shape = {3, 4}> "
+        "{ w = Reshape(v, shape) a = MatMul(x, w) y = Relu(a) }",
+        "Reshape MatMul Relu MatMul Relu",
+    ),
     "abs": (f"{IMAGE} <float[4, 3, 3, 3] w> {{ a = Conv(x, w) y = Abs(a) }}", "Conv Abs Conv Abs"),
     "max and min": (
         f"{IMAGE} <float[4, 3, 3, 3] w, float low = {{0}}, float[1, 4, 1, 1] positive> "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_graphs import Choices, check, shrunk
+from random_graphs import Choices
+from random_growth import check, shrunk
 
-CASES = 200
+CASES = 100
 
 
 @pytest.mark.parametrize("first", range(0, CASES, 10))
@@ -20,7 +21,7 @@ def test_growth_keeps_the_function(first: int) -> None:
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_growth_keeps_the_function_of_graphs_that_shrink(data: st.DataObject) -> None:
     check(Choices(lambda n: data.draw(st.integers(0, n - 1))), repeat=False)
 

@@ -8,6 +8,7 @@ Chen, Goodfellow and Shlens, Net2Net, ICLR 2016, arXiv 1511.05641, section 2.3.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -63,10 +64,10 @@ def _nodes(flow: Dataflow, layer: IdentityLayer) -> list[NodeProto]:
 
 
 def _has_channels(flow: Dataflow, linear: NodeProto, layer: IdentityLayer) -> bool:
-    """Whether the layer's channels are a dimension of a linear node's weight, as far as that is stored."""
+    """Whether the layer's channels fit a linear node's weight, as far as that is stored, in whatever shape."""
     roots = (flow.root(name) for name in linear.input[:2] if name in flow.constants)
     shapes = [kind[1] for root in roots if root and (kind := flow.kind(root))]
-    return not shapes or layer.channels in shapes[0] or layer.channels // layer.groups in shapes[0]
+    return not shapes or prod(shapes[0]) % layer.channels == 0
 
 
 def _linear(insertion: Insertion, layer: IdentityLayer, site: NodeProto, tensor: str) -> str:
