@@ -198,6 +198,87 @@ class TestTheMainJob:
         assert files(folder) == ["data.npz", "model-wide.onnx", "model.onnx"]
 
 
+class TestRecipes:
+    """grow, and what --plan writes for it."""
+
+    def test_a_recipe(self, folder: Path) -> None:
+        Path("r.yaml").write_text("steps:\n- widen: {factor: 1.5}\n- deepen\n- widen: {to_params: 2x}\n")
+        result = run("grow", "model.onnx", "r.yaml", "-v")
+        assert result.exit_code == 0, result.output
+        assert "model.onnx -> model-grown.onnx" in result.output
+        assert "2 axes (2 hidden), then " in result.output
+        assert "verified" in result.output
+        assert run("verify", "model.onnx", "model-grown.onnx").exit_code == 0
+
+    @pytest.mark.parametrize("command", ["widen", "deepen", "grow"])
+    def test_a_plan_does_the_same_again(self, folder: Path, command: str) -> None:
+        Path("r.yaml").write_text("[deepen, widen]")
+        recipe = ("r.yaml",) if command == "grow" else ()
+        result = run(command, "model.onnx", *recipe, "-o", "once.onnx", "--plan", "plan.yaml")
+        assert result.exit_code == 0, result.output
+        assert "plan           plan.yaml" in result.output
+        result = run("grow", "model.onnx", "plan.yaml", "-o", "twice.onnx", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["plan"]["operation"] == "grow"
+        assert Path("once.onnx").read_bytes() == Path("twice.onnx").read_bytes()
+
+    def test_a_dry_run_writes_the_plan_alone(self, folder: Path) -> None:
+        assert run("widen", "model.onnx", "--dry-run", "--plan", "plan.yaml").exit_code == 0
+        assert files(folder) == ["model.onnx", "plan.yaml"]
+        assert "{name: first, kind: hidden, size: 8, new_size: 16}" in Path("plan.yaml").read_text()
+
+    def test_what_fails_leaves_no_plan(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        room = import_module("onnx_grow.verification")
+        honest = room.verify
+        gone = (Check("interface", False, "output 'y' is gone"),)
+        monkeypatch.setattr(room, "verify", lambda *pair, **more: replace(honest(*pair, **more), checks=gone))
+        assert run("widen", "model.onnx", "--plan", "plan.yaml").exit_code == 1
+        assert files(folder) == ["model.onnx"]
+
+    def test_where_a_plan_cannot_go(self, folder: Path) -> None:
+        Path("there.yaml").touch()
+        for name, why in (
+            ("there.yaml", "exists"),
+            ("no/plan.yaml", "does not exist"),
+            ("model.onnx", "is a model"),
+            ("model-wide.onnx", "is a model"),
+            ("-", "is written to a file"),
+        ):
+            refused(run("widen", "model.onnx", "--plan", name), 2, why)
+        assert files(folder) == ["model.onnx", "there.yaml"]
+        assert run("widen", "model.onnx", "--plan", "there.yaml", "--force").exit_code == 0
+
+    def test_noise_in_a_recipe(self, folder: Path) -> None:
+        Path("r.yaml").write_text("[{widen: {scheme: noise}}, {widen: {factor: 1.5}}]")
+        result = run("grow", "model.onnx", "r.yaml")
+        assert result.exit_code == 0, result.output
+        assert "equal without the noise asked for" in result.output
+
+    def test_bad_recipes(self, folder: Path) -> None:
+        Path("r.yaml").write_text("[widen, {widen: {factr: 2}}]")
+        refused(
+            run("grow", "model.onnx", "r.yaml"),
+            2,
+            "r.yaml, step 2 (widen): there is no key 'factr'",
+            "'factor'",
+        )
+        Path("r.yaml").write_text("[{widen: {kind: heads}}]")
+        refused(run("grow", "model.onnx", "r.yaml"), 3, "r.yaml, step 1 (widen): ")
+        refused(run("grow", "model.onnx", "nope.yaml"), 2, "nope.yaml")
+        refused(run("grow", "model.onnx"), 2, "RECIPE")
+        document = json.loads(run("grow", "model.onnx", "r.yaml", "--json").stdout)
+        assert (document["ok"], document["error"]["kind"]) == (False, "NothingToGrowError")
+
+    def test_budgets(self, folder: Path) -> None:
+        assert run("widen", "model.onnx", "--to-params", "2x", "--multiple-of", "4").exit_code == 0
+        refused(
+            run("widen", "model.onnx", "--to-params", "800"), 2, "837 parameters", "leave nothing to grow"
+        )
+        refused(run("widen", "model.onnx", "--to-params", "838"), 3, "would exceed 838")
+        refused(run("widen", "model.onnx", "--to-params", "2y"), 2, "'2y' is no number of parameters")
+        refused(run("widen", "model.onnx", "--to-macs", "2x", "--factor", "2"), 2, "cannot both decide")
+
+
 class TestTheSummary:
     def test_the_check_can_be_repeated_as_it_was(self, folder: Path) -> None:
         np.savez("my data.npz", x=np.ones((2, 3, 8, 8), np.float32))
@@ -761,7 +842,7 @@ class TestDocuments:
     """The keys of docs/json.md; removing one breaks somebody's script."""
 
     TOP = frozenset({"schema", "command", "ok"})
-    GROWTH = TOP | {"input", "output", "plan", "parameters", "bytes", "nodes", "verification"}
+    GROWTH = TOP | {"input", "output", "plan", "plan_file", "parameters", "bytes", "nodes", "verification"}
 
     def document(self, *arguments: str) -> dict[str, object]:
         result = run(*arguments, "--json")

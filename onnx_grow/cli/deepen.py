@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnx_grow.cli.files import Target
-from onnx_grow.cli.growing import Comparison, grow
+from onnx_grow.cli.growing import Comparison, grow_file
 from onnx_grow.cli.options import (
     DATA,
     checking_options,
@@ -75,6 +75,7 @@ def deepen(
     output: str | None,
     force: bool,
     dry_run: bool,
+    plan_file: str | None,
     after: tuple[str, ...],
     every: int | None,
     scheme: DeepenScheme | None,
@@ -114,4 +115,6 @@ def deepen(
 
     comparison = Comparison(provider, inputs, dict(shapes), proof=proof)
     target = Target.of(source, output, "deep", force)
-    grow(source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify)
+    grow_file(
+        source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify, plan_file=plan_file
+    )

@@ -19,6 +19,7 @@ from onnx_grow.cli.screen import Advance, is_terminal
 from onnx_grow.errors import InvalidModelError, OutputError
 
 if TYPE_CHECKING:
+    from onnx_grow.growth import DeepenPlan, GrowPlan, WidenPlan
     from onnx_grow.model import Model, PendingFile
 
 #: Standard input, or standard output.
@@ -51,6 +52,33 @@ def bytes_on_disk(model: Model) -> int:
     if model.path is None:
         return int(model.skeleton.ByteSize()) + sum(weight.nbytes for weight in model.weights.values())
     return sum(file.stat().st_size for file in (model.path, *model.data_files))
+
+
+def check_plan_file(path: str, source: str, target: Target) -> None:
+    """Find before the long work what would stop the writing of a plan after it. Raises OutputError."""
+    file = Path(path)
+    if path == STANDARD:
+        raise click.UsageError("A plan is written to a file; name one with --plan.")
+    if not file.absolute().parent.is_dir():
+        raise OutputError(
+            f"the folder {file.absolute().parent} does not exist",
+            hint="create it, or name another with --plan",
+        )
+    if file.absolute() in (Path(source).absolute(), target.path.absolute()):
+        raise OutputError(f"{path} is a model, and no file for a plan", hint="name another with --plan")
+    if os.path.lexists(file) and not target.force:
+        raise OutputError(f"{path} exists", hint="--force replaces it, --plan names another file")
+
+
+def write_plan(path: str, plan: WidenPlan | DeepenPlan | GrowPlan, model: Model) -> None:
+    """Write a plan for `model` as a recipe, at once or not at all."""
+    from onnx_grow.growth import GrowPlan
+
+    whole = plan if isinstance(plan, GrowPlan) else GrowPlan((plan,), model.sha256)
+    with tempfile.TemporaryDirectory(prefix=".onnx-grow-", dir=Path(path).absolute().parent) as folder:
+        staged = Path(folder, "plan.yaml")
+        staged.write_text(whole.to_yaml(), encoding="utf-8", newline="\n")
+        staged.replace(path)
 
 
 @dataclass(frozen=True)

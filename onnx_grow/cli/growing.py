@@ -1,4 +1,4 @@
-"""The course that widen and deepen share: load, plan, apply, stage, verify, put in place."""
+"""The course that widen, deepen and grow share: load, grow, stage, verify, put in place."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnx_grow.cli.files import Target, bytes_on_disk, read
+from onnx_grow.cli.files import Target, bytes_on_disk, check_plan_file, read, write_plan
 from onnx_grow.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from onnx_grow.growth import DeepenPlan, WidenPlan
+    from onnx_grow.growth import DeepenPlan, GrowPlan, WidenPlan
     from onnx_grow.model import Model
     from onnx_grow.report import Growth
     from onnx_grow.verification import Report
@@ -65,17 +65,20 @@ class Comparison:
         )
 
 
-def grow(
+def grow_file(
     source: str,
     target: Target,
-    grown_by: Callable[[Model], tuple[WidenPlan | DeepenPlan, Model]],
+    grown_by: Callable[[Model], tuple[WidenPlan | DeepenPlan | GrowPlan, Model]],
     comparison: Comparison,
     screen: Screen,
     *,
     dry_run: bool = False,
     unverified: bool = False,
+    plan_file: str | None = None,
 ) -> None:
     """Grow `source` by `grown_by`, which says how it did, and put the result at `target` once it has proved equal (`unverified`: at once).
+
+    With `plan_file`, what was done is written there too, then or after a `dry_run`.
 
     Raises the errors of every step, VerificationFailedError after showing the report; no error leaves a file behind.
     """
@@ -85,6 +88,8 @@ def grow(
         if screen.as_json:
             raise click.UsageError("Standard output carries the model; --json has no room there.")
         screen = replace(screen, err=True)
+    if plan_file is not None:
+        check_plan_file(plan_file, source, target)
     if not unverified:
         comparison.check()
     with screen.progress("reading"):
@@ -97,8 +102,13 @@ def grow(
         source, str(target.path), original, grown, plan, bytes_on_disk(original), bytes_on_disk(grown)
     )
     growth = replace(growth, checked_with=comparison.options)
+    if getattr(plan, "noise", 0.0):
+        comparison = replace(comparison, tolerance=INEXACT)
     if not dry_run:
         growth = _put(growth, target, None if unverified else comparison, screen)
+    if plan_file is not None and (dry_run or growth.written):
+        write_plan(plan_file, plan, original)
+        growth = replace(growth, plan_file=plan_file)
     screen.show(growth.to_json(), growth.view(verbose=screen.verbose))
     if growth.report:
         screen.end(growth.report, "verification failed, nothing was written")
@@ -130,11 +140,9 @@ def _put(growth: Growth, target: Target, comparison: Comparison | None, screen: 
 
 def _without_noise(growth: Growth) -> Model | None:
     """What the plan would make of the original without the noise it asks for; None if it asks for none."""
-    from onnx_grow.growth import WidenPlan, apply
+    from onnx_grow.growth import DeepenPlan, apply
 
     plan = growth.plan
-    return (
-        apply(growth.original, replace(plan, noise=0.0))
-        if isinstance(plan, WidenPlan) and plan.noise
-        else None
-    )
+    if isinstance(plan, DeepenPlan) or not plan.noise:
+        return None
+    return apply(growth.original, plan.without_noise())

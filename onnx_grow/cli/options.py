@@ -124,6 +124,13 @@ output_options = _all(
     ),
     click.option("--force", is_flag=True, help="Replace OUT if it exists."),
     click.option("--dry-run", is_flag=True, help="Show the plan and the size it leads to, and stop."),
+    click.option(
+        "--plan",
+        "plan_file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="Write what was done to FILE; 'onnx-grow grow MODEL FILE' does the same again, byte for byte.",
+    ),
 )
 
 checking_options = _all(

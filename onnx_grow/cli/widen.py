@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from onnx_grow.cli.files import Target
-from onnx_grow.cli.growing import INEXACT, Comparison, grow
+from onnx_grow.cli.growing import Comparison, grow_file
 from onnx_grow.cli.options import (
     KINDS,
     checking_options,
@@ -94,6 +94,7 @@ def widen(
     output: str | None,
     force: bool,
     dry_run: bool,
+    plan_file: str | None,
     factor: float | None,
     widths: tuple[tuple[str, int], ...],
     to_params: str | None,
@@ -139,7 +140,8 @@ def widen(
             **given,
         )
 
-    tolerance = INEXACT if scheme == "noise" else 3.0
-    comparison = Comparison(provider, inputs, dict(shapes), tolerance, proof=proof)
+    comparison = Comparison(provider, inputs, dict(shapes), proof=proof)
     target = Target.of(source, output, "wide", force)
-    grow(source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify)
+    grow_file(
+        source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify, plan_file=plan_file
+    )

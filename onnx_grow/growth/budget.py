@@ -110,8 +110,9 @@ def largest(footprint: Footprint, spans: Mapping[Axis, Span], budget: Budget) ->
 
     All axes grow by the largest common factor, each to the size that its span allows next to it. Axes that grow in steps too coarse for
     what is then left stay there, and the others grow on alone; last, those of one size grow by one step more where that fits, the
-    largest first. Axes that are alike stay alike. Raises NothingToGrowError if nothing fits, InvalidRequestError if
-    everything does.
+    largest first. Axes that are alike stay alike, unless nothing at all could grow then.
+
+    Raises NothingToGrowError if nothing fits, InvalidRequestError if everything does.
     """
     first = _factor(footprint, spans, {}, budget)
     common = {axis: span.at(first) for axis, span in spans.items()}
@@ -121,16 +122,39 @@ def largest(footprint: Footprint, spans: Mapping[Axis, Span], budget: Budget) ->
     if coarse and fine:
         rest = _factor(footprint, fine, coarse, budget, least=first)
         sizes = {**coarse, **{axis: span.at(rest) for axis, span in fine.items()}}
-    for step in sorted(set(fine.values()), key=lambda span: -span.size):
-        longer = {axis: span.after(sizes[axis]) for axis, span in fine.items() if span == step}
-        if footprint.at({**sizes, **longer}) <= budget.limit:
-            sizes = {**sizes, **longer}
-    if all(n == axis.size for axis, n in sizes.items()):
+    alike = [
+        [axis for axis, span in fine.items() if span == one]
+        for one in sorted(set(fine.values()), key=lambda span: -span.size)
+    ]
+    sizes = _stepped(footprint, fine, sizes, alike, budget)
+    if _is_now(sizes):
+        sizes = _stepped(footprint, fine, sizes, [[axis] for axis in fine], budget)
+    if _is_now(sizes):
         raise NothingToGrowError(
             f"the model has {budget.now:,} {budget.measure}, and the smallest step that its axes allow would exceed {budget.limit:,}",
             hint=f"it leads to {_next(footprint, spans):,}",
         )
     return sizes
+
+
+def _stepped(
+    footprint: Footprint,
+    spans: Mapping[Axis, Span],
+    sizes: dict[Axis, int],
+    groups: Sequence[Sequence[Axis]],
+    budget: Budget,
+) -> dict[Axis, int]:
+    """The sizes after one more step of each group of axes that still fits, one group after the other."""
+    for group in groups:
+        longer = {**sizes, **{axis: spans[axis].after(sizes[axis]) for axis in group}}
+        if footprint.at(longer) <= budget.limit:
+            sizes = longer
+    return sizes
+
+
+def _is_now(sizes: Mapping[Axis, int]) -> bool:
+    """Whether nothing has grown."""
+    return all(n == axis.size for axis, n in sizes.items())
 
 
 def _factor(

@@ -78,6 +78,10 @@ class WidenPlan:
         skipped = tuple((growth.name, reason) for growth in self.axes if growth.name in names)
         return replace(self, axes=kept, skipped=self.skipped + skipped)
 
+    def without_noise(self) -> WidenPlan:
+        """The same growth without the noise that it adds."""
+        return replace(self, noise=0.0)
+
     def to_json(self) -> str:
         """One line of JSON with stable keys; `from_json` reads it back."""
         return json.dumps({"operation": "widen", **asdict(self)}, separators=(",", ":"))

@@ -17,12 +17,17 @@ def history(model: Model) -> list[dict[str, Any]]:
     return entries if isinstance(entries, list) else []
 
 
+def version() -> str:
+    """The version of onnx-grow."""
+    from onnx_grow import __version__
+
+    return __version__
+
+
 def provenance(model: Model, plan: str) -> dict[str, str]:
     """The metadata of `model` grown by `plan` (JSON): its history and one entry more.
 
     `source_sha256` is the digest of the file the model was loaded from (not of weights beside it), null when there is none.
     """
-    from onnx_grow import __version__
-
-    entry = {"version": __version__, "source_sha256": model.sha256, "plan": json.loads(plan)}
+    entry = {"version": version(), "source_sha256": model.sha256, "plan": json.loads(plan)}
     return {HISTORY: json.dumps([*history(model), entry], separators=(",", ":"))}

@@ -179,6 +179,7 @@ class _Settlement:
                 grown = rewrite(self.analysis, table.axes, plan, provenance(model, plan.to_json()))
             except Refusal as refusal:
                 self._leave_out(table, plan, refusal)
+                self.unforeseen = None
                 continue
             if self.budget is None or self._is_as_foreseen(grown, self.budget):
                 return plan, nested(grown)

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnx_grow.report.figures import count, counted, printable, size, some
-from onnx_grow.report.plan import extent, notes, skipped, steps
+from onnx_grow.report.plan import extent, notes, skipped, tables
 from onnx_grow.report.tables import facts
 from onnx_grow.report.verification import report_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from onnx_grow.growth import DeepenPlan, WidenPlan
+    from onnx_grow.growth import DeepenPlan, GrowPlan, WidenPlan
     from onnx_grow.model import Model
     from onnx_grow.verification import Report
 
@@ -31,20 +31,22 @@ class Growth:
 
     `source_bytes`, `expected_bytes` and `target_bytes` are bytes on disk with external data, the second before anything is
     written. `target_bytes` is None as long as nothing has been staged, `report` as long as nothing has been compared;
-    `written` says that the file `target` is in place, `checked_with` are the options with which to compare it once more.
+    `written` says that the file `target` is in place, `checked_with` are the options with which to compare it once more,
+    `plan_file` is where the plan was written.
     """
 
     source: str
     target: str
     original: Model
     grown: Model
-    plan: WidenPlan | DeepenPlan
+    plan: WidenPlan | DeepenPlan | GrowPlan
     source_bytes: int
     expected_bytes: int
     target_bytes: int | None = None
     report: Report | None = None
     written: bool = False
     checked_with: tuple[str, ...] = ()
+    plan_file: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The keys of docs/json.md under `widen` and `deepen`."""
@@ -53,6 +55,7 @@ class Growth:
             "input": self.source,
             "output": self.target if self.written else None,
             "plan": json.loads(self.plan.to_json()),
+            "plan_file": self.plan_file,
             "parameters": {"before": self.original.parameters, "after": self.grown.parameters},
             "bytes": {"before": self.source_bytes, "after": self.target_bytes},
             "nodes": {
@@ -74,7 +77,7 @@ class Growth:
             parts.append(facts([("check again", self._check_again())], whole=True))
         planned_only = self.target_bytes is None
         if verbose or planned_only:
-            parts += ["", steps(self.plan)]
+            parts += [part for table in tables(self.plan) for part in ("", table)]
             if self.plan.skipped:
                 parts += ["", skipped(self.plan)]
         if self.report and (verbose or not self.report.ok):
@@ -112,6 +115,8 @@ class Growth:
         elif self.written:
             lines.append(("verified", "not verified (--no-verify)"))
         lines += [("note", printable(note)) for note in notes(self.plan)]
+        if self.plan_file:
+            lines.append(("plan", printable(self.plan_file)))
         if self.written:
             lines.append(("to train", RECIPE))
         return lines

@@ -12,15 +12,22 @@ from onnx_grow.report.tables import columns
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from onnx_grow.growth import DeepenPlan, WidenPlan
+    from onnx_grow.growth import DeepenPlan, GrowPlan, WidenPlan
 
 
-def extent(plan: WidenPlan | DeepenPlan) -> str:
+def extent(plan: WidenPlan | DeepenPlan | GrowPlan) -> str:
     """How much grows, by kind or scheme: `12 axes (10 hidden, 2 residual)`, `2 layers (2 identity) after conv1, conv2`."""
+    if hasattr(plan, "steps"):
+        return ", then ".join(map(extent, plan.steps))
     if hasattr(plan, "axes"):
         return _counted_by(len(plan.axes), "axis", "axes", (axis.kind for axis in plan.axes))
     layers = _counted_by(len(plan.layers), "layer", "layers", (layer.scheme for layer in plan.layers))
     return f"{layers} after {some(tuple(layer.name for layer in plan.layers), 4)}"
+
+
+def tables(plan: WidenPlan | DeepenPlan | GrowPlan) -> list[Table]:
+    """What every step does, in the order of the steps."""
+    return [steps(step) for step in plan.steps] if hasattr(plan, "steps") else [steps(plan)]
 
 
 def steps(plan: WidenPlan | DeepenPlan) -> Table:
@@ -45,13 +52,15 @@ def steps(plan: WidenPlan | DeepenPlan) -> Table:
     return columns("axis", "kind", "size>", "new size>", "scheme", "because", rows=growths)
 
 
-def skipped(plan: WidenPlan | DeepenPlan) -> Table:
+def skipped(plan: WidenPlan | DeepenPlan | GrowPlan) -> Table:
     """What was considered and stays as it is, with the reason."""
     return columns("not grown", "because", rows=(tuple(map(printable, pair)) for pair in plan.skipped))
 
 
-def notes(plan: WidenPlan | DeepenPlan) -> tuple[str, ...]:
+def notes(plan: WidenPlan | DeepenPlan | GrowPlan) -> tuple[str, ...]:
     """What people should know about a plan."""
+    if hasattr(plan, "steps"):
+        return (*plan.notes, *(note for step in plan.steps for note in notes(step)))
     if not hasattr(plan, "axes"):
         return plan.notes
     others = Counter(axis.scheme for axis in plan.axes if axis.because)
