@@ -225,7 +225,7 @@ class TestRecipes:
     def test_a_dry_run_writes_the_plan_alone(self, folder: Path) -> None:
         assert run("widen", "model.onnx", "--dry-run", "--plan", "plan.yaml").exit_code == 0
         assert files(folder) == ["model.onnx", "plan.yaml"]
-        assert "{name: first, kind: hidden, size: 8, new_size: 16}" in Path("plan.yaml").read_text()
+        assert "{name: first, kind: hidden, size: 8, new_size: 16, " in Path("plan.yaml").read_text()
 
     def test_what_fails_leaves_no_plan(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         room = import_module("onnx_grow.verification")

@@ -60,7 +60,11 @@ def skipped(plan: WidenPlan | DeepenPlan | GrowPlan) -> Table:
 def notes(plan: WidenPlan | DeepenPlan | GrowPlan) -> tuple[str, ...]:
     """What people should know about a plan."""
     if hasattr(plan, "steps"):
-        return (*plan.notes, *(note for step in plan.steps for note in notes(step)))
+        return (*plan.notes, *(note for step in plan.steps for note in _notes(step)))
+    return _notes(plan)
+
+
+def _notes(plan: WidenPlan | DeepenPlan) -> tuple[str, ...]:
     if not hasattr(plan, "axes"):
         return plan.notes
     others = Counter(axis.scheme for axis in plan.axes if axis.because)
