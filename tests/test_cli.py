@@ -270,7 +270,10 @@ class TestRecipes:
         assert (document["ok"], document["error"]["kind"]) == (False, "NothingToGrowError")
 
     def test_budgets(self, folder: Path) -> None:
-        assert run("widen", "model.onnx", "--to-params", "2x", "--multiple-of", "4").exit_code == 0
+        assert (
+            run("widen", "model.onnx", "--to-params", "2x", "--multiple-of", "4", "-o", "w.onnx").exit_code
+            == 0
+        )
         refused(
             run("widen", "model.onnx", "--to-params", "800"), 2, "837 parameters", "leave nothing to grow"
         )

@@ -60,7 +60,7 @@ def skipped(plan: WidenPlan | DeepenPlan | GrowPlan) -> Table:
 def notes(plan: WidenPlan | DeepenPlan | GrowPlan) -> tuple[str, ...]:
     """What people should know about a plan."""
     if hasattr(plan, "steps"):
-        return (*plan.notes, *(note for step in plan.steps for note in _notes(step)))
+        return (*getattr(plan, "notes", ()), *(note for step in plan.steps for note in _notes(step)))
     return _notes(plan)
 
 
