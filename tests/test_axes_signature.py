@@ -27,6 +27,7 @@ def node(inputs: Sequence[Shape | None], *outputs: Shape | None, **attributes: A
         [False] * count,
         [0] * count,
         outputs,
+        [True] * len(outputs),
         Statements(),
     )
 

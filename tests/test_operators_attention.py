@@ -230,7 +230,7 @@ MICROSOFT = [
             b = com.microsoft.Attention <num_heads=2, qkv_hidden_sizes=[8, 8, 6], unidirectional=1, scale=0.2> (a, wi, bi)""",
             "float[4, 6] v, float[6, 22] wi, float[22] bi, float[6, 5] wo",
         ),
-        "a b b:2",
+        "a b b:2 ~b:3",
     ),
 ]
 

@@ -224,8 +224,6 @@ PICTURES = [
         pictured(
             'b = com.microsoft.FusedConv <activation="Relu"> (a, k, c, a)', "float[6, 6, 1, 1] k, float[6] c"
         ),
-        "",
-        {"a": "it has 4 inputs where its rule knows 3"},
     ),
 ]
 

@@ -145,4 +145,4 @@ def test_a_result_of_unknown_shape_holds_everything() -> None:
     )
     table = inspect(model)
     assert growable(table) == ""
-    assert "the shape of one of its results is not known" in table["a"].reasons[0]
+    assert "the shape of 'b' is not known" in table["a"].reasons[0]

@@ -12,7 +12,7 @@ CASES = [
         pictured(f"b = AveragePool <{KERNEL}, pads=[1, 0, 1, 0], count_include_pad=1> (a)"),
     ),
     Case("max", pictured(f"b = MaxPool <{KERNEL}, ceil_mode=1> (a)")),
-    Case("max: unused indices", pictured(f"b, indices = MaxPool <{KERNEL}> (a)"), ""),
+    Case("max: unused indices", pictured(f"b, indices = MaxPool <{KERNEL}> (a)")),
     Case("lp", pictured(f"b = LpPool <{KERNEL}, p=2> (a)")),
     Case("global average", pictured("b = GlobalAveragePool(a)")),
     Case("global max", pictured("b = GlobalMaxPool(a)")),

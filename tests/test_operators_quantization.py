@@ -206,8 +206,6 @@ CASES = [
         "products of packed blocks: what is summed over",
         """(float[N, 4] x) => (float[N, 3] y) <float[4, 32] v, uint8[3, 2, 8] q, float[3, 2] s> {
             a = MatMul(x, v) y = com.microsoft.MatMulNBits <K=32, N=3, bits=4, block_size=16> (a, q, s) }""",
-        "",
-        {"a": "its weight is quantized in blocks of this dimension"},
         values={"q": drawn("q", np.uint8, 3, 2, 8), "s": drawn("s", np.float32, 3, 2)},
     ),
     Case(

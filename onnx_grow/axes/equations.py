@@ -7,7 +7,7 @@ A rule is called with one `Node` and states equations between the dimensions of 
 - which attributes and shape inputs hold sizes, and of what (`size_attribute`, `size_input`), or depend on them (`tune`);
 - that new indices need not be copies (`apart`), and which must be all the same (`replicate`);
 - which inputs are integers that stand for numbers (`quantized`);
-- what part a dimension plays (`role`).
+- what part a dimension plays (`role`), and which only weights have (`inside`).
 
 Everything that a rule says of weights follows from their dimensions: no rule touches a weight.
 """
@@ -135,6 +135,7 @@ class Statements:
     tuned: list[Tuned] = field(default_factory=list)
     zeros: dict[tuple[int, int], int | None] = field(default_factory=dict)
     roles: list[tuple[Role, Dim]] = field(default_factory=list)
+    inside: list[tuple[int, Dim]] = field(default_factory=list)
 
 
 class Node:
@@ -142,8 +143,9 @@ class Node:
 
     `dims[i]` are the dimensions of input i (None when the input is absent), `shapes[i]` its concrete shape, `values[i]` its
     value when it is known without running the model, `constant[i]` whether it is a weight or computed from weights only.
-    `out_shapes[i]` is the concrete shape of output i (None when the output is unused). `origins[i]` is the node that last
-    computed input i anew, elementwise operators passed over (None for constants); `origin` is that of the outputs.
+    `out_shapes[i]` is the concrete shape of output i (None when the output is left out), `read[i]` whether anything reads it.
+    `origins[i]` is the node that last computed input i anew, elementwise operators passed over (None for constants); `origin` is
+    that of the outputs.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class Node:
         constant: Sequence[bool],
         origins: Sequence[int | None],
         out_shapes: Sequence[tuple[int, ...] | None],
+        read: Sequence[bool],
         statements: Statements,
     ) -> None:
         self.index = index
@@ -171,6 +174,7 @@ class Node:
         self.origins = origins
         self.origin = index
         self.out_shapes = out_shapes
+        self.read = read
         self.outputs: list[tuple[Dim, ...] | None] = [None] * len(out_shapes)
         self.is_apart = False
         self._statements = statements
@@ -324,6 +328,10 @@ class Node:
         alike = points is not None and points.size > 0 and (points == points.flat[0]).all()
         self._statements.zeros[self.index, i] = int(points.flat[0]) if points is not None and alike else None
         return bool(alike)
+
+    def inside(self, dim: Dim) -> None:
+        """Say that a dimension is the operator's own: only weights have it, no tensor that is computed."""
+        self._statements.inside.append((self.index, dim))
 
     def role(self, role: Role, dim: Dim) -> None:
         """Say what part a dimension plays; it decides the axis' kind."""

@@ -156,6 +156,7 @@ class _Walk:
             [self._constant(name) for name in names],
             [None if not name or self._constant(name) else self.origins.get(name, -1) for name in names],
             [self.shapes.shape.get(name) if name else None for name in proto.output],
+            [self._read(name) for name in proto.output],
             self.said,
         )
 

@@ -124,7 +124,7 @@ class AxisTable:
 
 
 def tabulate(analysis: Analysis) -> AxisTable:
-    """The axes of an analysed model: those of computed tensors that some weight has too."""
+    """The axes of an analysed model: those of computed tensors, and those inside an operator, that some weight has too."""
     return _Tabulation(analysis).table()
 
 
@@ -142,6 +142,9 @@ class _Tabulation:
     def table(self) -> AxisTable:
         for index in range(len(self.analysis.topology.nodes)):
             self._node(index)
+        for index, dim in self.analysis.said.inside:
+            for leaf in leaves(dim):
+                self.writers.setdefault(leaf, [index])
         for role, dim in self.analysis.said.roles:
             for leaf in leaves(dim):
                 self.roles.setdefault(leaf, set()).add(role)

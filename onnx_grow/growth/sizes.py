@@ -159,12 +159,14 @@ class Sizes:
         for k, element in enumerate(said.elements[: len(wanted)]):
             if element is None or (flat[k] == -1 and not isinstance(element, Negated)):
                 continue
+            count = grown_size(_dim(element), self.maps)
             if said.zero_copies and flat[k] == 0:
                 data = self._input_shape(index, 0)
-                if data is not None and k < len(data) and data[k] == grown_size(_dim(element), self.maps):
-                    continue
-            if self._grows(_dim(element)) or (now.reshape(-1)[k] != flat[k]):
-                count = grown_size(_dim(element), self.maps)
+                if (
+                    data is None or k >= len(data) or data[k] != count
+                ):  # it would copy the size of another dimension
+                    wanted[k] = count
+            elif self._grows(_dim(element)) or now.reshape(-1)[k] != flat[k]:
                 wanted[k] = -count if isinstance(element, Negated) else count
         return wanted.reshape(old.shape)
 

@@ -7,6 +7,7 @@ from onnx_grow.operators import (
     contraction,
     control,
     elementwise,
+    experts,
     generation,
     indexing,
     microsoft,
@@ -17,6 +18,7 @@ from onnx_grow.operators import (
     quantization,
     recurrent,
     reduction,
+    streaming,
 )
 
 RULES = {
@@ -33,6 +35,8 @@ RULES = {
     **indexing.RULES,
     **microsoft.RULES,
     **ml.RULES,
+    **experts.RULES,
+    **streaming.RULES,
     **control.RULES,
 }
 

@@ -16,6 +16,7 @@ from math import sqrt
 
 from onnx_grow.axes.algebra import Dim, axis, concat, size
 from onnx_grow.axes.equations import Node, Rule, Unsupported
+from onnx_grow.operators.quantization import summed
 
 _COMPARED = "compares all that is along this dimension with each other"
 
@@ -69,6 +70,7 @@ def attention(node: Node) -> None:
     _operand(node, v, heads.kv, heads.dv)
     _share(node, heads.d, node.attribute("scale"), (0, len(q) - 1), (1, len(k) - 1))
     _mask(node, 3, heads)
+    _lengths(node, 6)
     _past(node, (4, 5), (1, 2), q[0], heads)
     node.size_attribute("q_num_heads", heads.queries)
     node.size_attribute("kv_num_heads", heads.kv)
@@ -77,6 +79,21 @@ def attention(node: Node) -> None:
 
 def multi_head(node: Node) -> None:
     """MultiHeadAttention: three operands, or keys and values packed as (N, T, h, 2, d), or all as (N, T, h, 3, d)."""
+    _multi_head(node, bias=3, mask=5, past=(6, 7))
+    _lengths(node, 4, 8, 9)
+
+
+def decoding(node: Node) -> None:
+    """DecoderMaskedMultiHeadAttention: the same for one query; keys and values may be those of another sequence, by head."""
+    if not node.has(1):
+        raise Unsupported("its queries, keys and values are packed")
+    heads = _multi_head(node, bias=10, mask=4, past=(5, 6))
+    if size(heads.d) == size(heads.dv):
+        node.unify(heads.d, heads.dv)
+    _lengths(node, 3, 7, 8, 9)
+
+
+def _multi_head(node: Node, bias: int, mask: int, past: tuple[int, int]) -> _Heads:
     node.apart()
     q = node.input(0)
     k, v = (node.input(i) if node.has(i) else None for i in (1, 2))
@@ -86,16 +103,17 @@ def multi_head(node: Node) -> None:
     for dims in (q, k, v):
         if dims is not None:
             _operand(node, dims, heads.kv, heads.dv if dims is v else heads.d)
-    if node.has(3):
-        node.unify(node.input(3)[0], heads.packed)
-    if node.has(3) or k is None:
+    if node.has(bias):
+        node.unify(node.input(bias)[0], heads.packed)
+    if node.has(bias) or k is None:
         _shrink(node, heads.d)
     else:
         _share(node, heads.d, node.attribute("scale") or None, (0, 2))
-    _mask(node, 5, heads)
-    _past(node, (6, 7), (1, 2), q[0], heads)
+    _mask(node, mask, heads)
+    _past(node, past, (1, 2), q[0], heads)
     node.size_attribute("num_heads", heads.kv)
     _results(node, 3, q[0], q[1], heads, flat=True)
+    return heads
 
 
 def grouped(node: Node) -> None:
@@ -121,6 +139,7 @@ def grouped(node: Node) -> None:
         else:
             node.freeze(heads.d, "rotates a part of these channels")
     _mask(node, 10, heads)
+    _lengths(node, 5, 6, 9)
     if node.has(11):
         node.unify(node.input(11)[0], heads.queries)
     for i in (14, 15):
@@ -132,9 +151,51 @@ def grouped(node: Node) -> None:
     _results(node, 3, q[0], q[1], heads, flat=True)
 
 
+def sparse(node: Node) -> None:
+    """SparseAttention: grouped queries that see blocks of keys. Its past is always there; layouts alternate between heads."""
+    q = node.input(0)
+    queries, keys = int(node.attribute("num_heads", 0)), int(node.attribute("kv_num_heads", 0))
+    packed = not node.has(1)
+    heads = _Heads.of(node, queries, keys, node.shape(3)[3])
+    if packed:
+        node.unify(q[2], heads.packed)
+        node.freeze(q[1], _COMPARED)
+    else:
+        _operand(node, q, heads.queries, heads.d)
+        for i in (1, 2):
+            _operand(node, node.input(i), heads.kv, heads.d)
+    node.freeze(heads.d, "its past has as many of these")
+    if node.shape(5)[0] > 1:
+        node.freeze(heads.queries, "sees by blocks, in layouts that alternate between heads")
+    _lengths(node, *range(5, 11))
+    _past(node, (3, 4), (1, 2), q[0], heads)
+    node.size_attribute("num_heads", heads.queries)
+    node.size_attribute("kv_num_heads", heads.kv)
+    _results(node, 3, q[0], q[1], heads, flat=True)
+
+
 def projecting(node: Node) -> None:
     """Attention of com.microsoft: the projections are part of it, their weights one behind the other."""
     node.apart()
+    channels, heads = _projected(node, past=4)
+    node.contract(channels, (1, 0), (0, 2))
+    _mask(node, 5, heads)
+    _lengths(node, 3, 6)
+
+
+def quantized(node: Node) -> None:
+    """QAttention: the same of integers; the weights have one scale and zero point for all, or one for each column."""
+    channels, heads = _projected(node, past=8)
+    node.contract(channels, (1, 0), (0, 2))
+    summed(node, channels, (1, 7))
+    _lengths(node, 5)
+    for i in (4, 7):
+        if node.has(i) and size(node.input(i)[0] if node.input(i) else ()) > 1:
+            node.unify(node.input(i)[0], heads.packed)
+
+
+def _projected(node: Node, past: int) -> tuple[Dim, _Heads]:
+    """The channels of the hidden states, and the heads that they are projected to."""
     n, rows, channels = node.input(0)
     h = int(node.attribute("num_heads", 0))
     listed = node.attribute("qkv_hidden_sizes")
@@ -147,30 +208,30 @@ def projecting(node: Node) -> None:
     node.unify(weight[1], heads.packed)
     if node.has(2):
         node.unify(node.input(2)[0], heads.packed)
-    node.contract(channels, (1, 0), (0, 2))
+    node.inside(heads.d)
     _shrink(node, heads.d)
     if node.attribute("do_rotary", 0):
         node.freeze(heads.d, "rotates these channels")
-    _mask(node, 5, heads)
-    past, present = (node.input(4) if node.has(4) else None), node.out_shapes[1:2]
-    shape = next((s for s in present if s is not None), None)
-    if past is not None:
-        node.unify(past[2], heads.kv)
-        node.unify(past[4], heads.d)
-        node.unify(past[4], heads.dv)
+    shape = next((s for s in node.out_shapes[1:2] if s is not None), None)
+    if node.has(past):
+        node.unify(node.input(past)[2], heads.kv)
+        node.unify(node.input(past)[4], heads.d)
+        node.unify(node.input(past)[4], heads.dv)
     if shape is not None:
         node.unify(heads.d, heads.dv)
         two, total = (node.frozen(m, _COMPARED) for m in (shape[0], shape[3]))
         node.set(1, [two, n, heads.kv, total, heads.d])
+    node.freeze(n, _COMPARED)
     node.freeze(rows, _COMPARED)
     node.size_attribute("num_heads", heads.kv)
     if listed:
         q, v = (*heads.kv, *heads.d), (*heads.kv, *heads.dv)
         node.sizes("qkv_hidden_sizes", 0, [q, q, v])
     node.set(0, [n, rows, (*heads.kv, *heads.dv)])
+    return channels, heads
 
 
-def _rotary(cosine: int, sine: int) -> Rule:
+def _rotary(cosine: int, sine: int, positions: int) -> Rule:
     def state(node: Node) -> None:
         """Channels turn in pairs, each pair by its own angle: pairs are copied whole, with their angles."""
         node.apart()
@@ -188,9 +249,13 @@ def _rotary(cosine: int, sine: int) -> Rule:
             node.role("heads", heads)
             if h:
                 node.size_attribute("num_heads", heads)
+        node.freeze(dims[0], "turns each of these by positions of its own")
         if turned < size(channels):
             channels, _ = node.cut(channels, turned)
         _pairs(node, channels, bool(node.attribute("interleaved", 0)), (cosine, sine))
+        _lengths(node, positions)
+        if "mrope_section" in node.attributes:
+            node.freeze(channels, "turns these channels by positions of several kinds, so many by each")
         if node.attribute("rotary_embedding_dim", 0):
             node.size_attribute("rotary_embedding_dim", channels)
         node.freeze(rows, "turns what is along this dimension by different angles")
@@ -238,11 +303,18 @@ def _mask(node: Node, i: int, heads: _Heads) -> None:
     dims = node.input(i)
     if len(dims) < 2:
         raise Unsupported("its mask has one dimension")
-    *_, rows, columns = dims
-    node.freeze(rows, _COMPARED)
-    node.freeze(columns, _COMPARED)
+    for k, dim in enumerate(reversed(dims)):
+        if k != 2:
+            node.freeze(dim, _COMPARED)
     if len(dims) > 2 and size(dims[-3]) > 1:
         node.unify(dims[-3], heads.queries)
+
+
+def _lengths(node: Node, *inputs: int) -> None:
+    """Inputs that say how long sequences are, where they stand and what to pass over."""
+    for i in inputs:
+        for dim in node.input(i) if node.has(i) else ():
+            node.freeze(dim, _COMPARED)
 
 
 def _past(node: Node, inputs: Sequence[int], outputs: Sequence[int], n: Dim, heads: _Heads) -> None:
@@ -278,9 +350,13 @@ def _pairs(node: Node, channels: Dim, interleaved: bool, tables: Sequence[int]) 
 
 RULES = {
     ("", "Attention"): Rule(attention),
-    ("", "RotaryEmbedding"): _rotary(1, 2),
+    ("", "RotaryEmbedding"): _rotary(1, 2, 3),
     ("com.microsoft", "Attention"): Rule(projecting),
+    ("com.microsoft", "DecoderMaskedMultiHeadAttention"): Rule(decoding),
     ("com.microsoft", "GroupQueryAttention"): Rule(grouped),
     ("com.microsoft", "MultiHeadAttention"): Rule(multi_head),
-    ("com.microsoft", "RotaryEmbedding"): _rotary(2, 3),
+    ("com.microsoft", "RotaryEmbedding"): _rotary(2, 3, 1),
+    ("com.microsoft", "MRotaryEmbedding"): _rotary(2, 3, 1),
+    ("com.microsoft", "QAttention"): Rule(quantized),
+    ("com.microsoft", "SparseAttention"): Rule(sparse),
 }

@@ -14,6 +14,7 @@ from onnx_grow.axes.equations import Node, Rule, Unsupported
 from onnx_grow.axes.signature import Signature, broadcast
 
 _CONV_TRANSPOSE = Signature("N (g i) !*, (g /i) o !*, (g o) -> N (g o) !*", {"group": "g"})
+_PADS_GIVEN = Signature("N (g i) !*, (g /i) o !*, -, (g o) -> N (g o) !*", {"group": "g"})
 _GEMM = {
     (a, b): Signature(f"{left}, {right}, - -> m n")
     for a, left in ((0, "m /k"), (1, "/k m"))
@@ -60,14 +61,14 @@ _WAYS = {"=": ("p", "!k", "p"), "/": ("/p", "/p", "!o"), "!": ("!p", "!k", "!o")
 
 @cache
 def _conv(ways: str) -> Signature:
-    """The signature of a convolution that treats its spatial dimensions in these ways."""
+    """The signature of a convolution that treats its spatial dimensions in these ways; FusedConv adds a fourth input to the result."""
     x, kernel, y = (" ".join(f"{_WAYS[way][i]}{k}" for k, way in enumerate(ways)) for i in range(3))
-    return Signature(f"N (g i) {x}, (g o) /i {kernel}, (g o) -> N (g o) {y}", {"group": "g"})
+    return Signature(f"N (g i) {x}, (g o) /i {kernel}, (g o), N (g o) {y} -> N (g o) {y}", {"group": "g"})
 
 
 def conv_transpose(node: Node) -> None:
-    """A transposed convolution: its kernel has the input channels first."""
-    names = _CONV_TRANSPOSE(node)
+    """A transposed convolution: its kernel has the input channels first. That of com.microsoft computes its pads."""
+    names = (_CONV_TRANSPOSE if node.op == "ConvTranspose" else _PADS_GIVEN)(node)
     if size(names["i"]) > 1:
         node.role("groups", names["g"])
 
@@ -124,6 +125,7 @@ RULES = {
     ("", "Conv"): Rule(conv, ((1,), (2,))),
     ("com.microsoft", "FusedConv"): Rule(conv),
     ("", "ConvTranspose"): Rule(conv_transpose, ((1,), (2,))),
+    ("com.microsoft", "ConvTransposeWithDynamicPads"): Rule(conv_transpose),
     ("", "Gemm"): Rule(gemm, ((0, 1), (2,))),
     ("", "MatMul"): Rule(matmul, ((0, 1),)),
     ("", "Einsum"): Rule(einsum, (tuple(range(8)),)),

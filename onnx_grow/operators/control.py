@@ -16,6 +16,10 @@ _LISTS = """
 """
 _SIGNALS = "BlackmanWindow DFT HammingWindow HannWindow MelWeightMatrix STFT"
 _TEXTS = "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer"
+_OF_TENSORRT = "DisentangledAttention_TRT EfficientNMS_TRT MultilevelCropAndResize_TRT PyramidROIAlign_TRT"
+_IN_BLOCKS = """
+    AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample
+"""
 _LOSSES = "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss"
 
 
@@ -94,16 +98,40 @@ def _choose(node: Node) -> None:
 
 
 RULES = {
-    ("", op): Rule(unsupported(reason))
-    for operators, reason in (
-        (_BODIES, "what its body computes is not analysed"),
-        (_LISTS, "it works on a list of tensors, or on one that may be missing"),
-        (_SIGNALS, "it works on a signal as a whole"),
-        (_TEXTS, "it works on texts"),
-        (_LOSSES, "it is a loss, which depends on how many classes there are"),
-        ("ImageDecoder ImageScaler", "it makes pictures with as many channels as its attributes say"),
-    )
-    for op in operators.split()
+    **{
+        ("com.microsoft.nchwc", op): Rule(
+            unsupported("it was laid out for one machine: grow the model that it was optimised from")
+        )
+        for op in _IN_BLOCKS.split()
+    },
+    **{
+        ("ai.onnx.preview.training", op): Rule(
+            unsupported("it trains, and what it trains would have to grow with it")
+        )
+        for op in ("Adagrad", "Adam", "Gradient", "Momentum")
+    },
+    ("ai.onnx.preview", "FlexAttention"): Rule(unsupported("what its bodies compute is not analysed")),
+    **{
+        ("", op): Rule(unsupported(reason))
+        for operators, reason in (
+            (_BODIES, "what its body computes is not analysed"),
+            (_LISTS, "it works on a list of tensors, or on one that may be missing"),
+            (_SIGNALS, "it works on a signal as a whole"),
+            (_TEXTS, "it works on texts"),
+            (_LOSSES, "it is a loss, which depends on how many classes there are"),
+            ("ImageDecoder ImageScaler", "it makes pictures with as many channels as its attributes say"),
+            (
+                "MemcpyFromHost MemcpyToHost",
+                "ONNX Runtime puts it in by itself, and should have the model without it",
+            ),
+            (_OF_TENSORRT, "it runs in TensorRT only"),
+            (
+                "DynamicSlice GRUUnit GivenTensorFill",
+                "it is an experiment of the past, with no definition to rely on",
+            ),
+        )
+        for op in operators.split()
+    },
 }
 RULES |= {
     (ENTRY, "If"): Rule(lambda node: None),

@@ -17,10 +17,11 @@ _FINITE = """
     Asinh Atan Ceil Celu Cos Elu Erf Floor Gelu HardSigmoid HardSwish IsInf IsNaN
     Mish Not Round Selu Shrink Sigmoid Sign Sin Softplus Softsign Swish Tanh ThresholdedRelu
     And BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Or Xor
-    SwiGLU Affine
+    SwiGLU Affine ParametricSoftplus Scale ScaledTanh
 """
 _NOT_EVERYWHERE = "Acos Acosh Asin Atanh BitShift Cosh Exp Log Mod Reciprocal Sinh Sqrt Tan"
 """Functions of some numbers only, or that make others too large."""
+_OF_MICROSOFT = "BiasGelu FastGelu GatedAdd Gelu QuickGelu ScaledSiLU"
 
 
 def elementwise(node: Node) -> None:
@@ -91,7 +92,7 @@ def _origin(node: Node) -> int:
 RULES = {
     **{("", op): Rule(finite) for op in _FINITE.split()},
     **{("", op): Rule(elementwise) for op in _NOT_EVERYWHERE.split()},
-    **{("com.microsoft", op): Rule(finite) for op in ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")},
+    **{("com.microsoft", op): Rule(finite) for op in _OF_MICROSOFT.split()},
     ("", "Add"): Rule(addition, ((0,), (1,))),
     ("", "Sub"): Rule(finite, ((0,), (1,))),
     **{("", op): Rule(addition, "each") for op in ("Sum", "Mean")},
@@ -102,7 +103,7 @@ RULES = {
     ("", "Pow"): Rule(power),
     ("", "Where"): Rule(finite, ((1,), (2,))),
     ("", "Clip"): Rule(first_operand),
-    ("", "CastLike"): Rule(first_operand),
+    **{("", op): Rule(first_operand) for op in ("BitCast", "CastLike")},
     ("", "Cast"): Rule(first_operand, ((0,),)),
     ("", "Dropout"): Rule(dropout, ((0,),)),
 }

@@ -32,4 +32,5 @@ RULES = {
     ("", "Size"): Rule(shape),
     ("", "ConstantOfShape"): Rule(filled),
     ("", "Range"): Rule(counted),
+    ("com.microsoft", "Range"): Rule(counted),
 }

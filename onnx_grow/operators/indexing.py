@@ -82,6 +82,8 @@ def one_hot(node: Node) -> None:
     """Indices become positions in a new dimension."""
     indices, out = node.input(0), node.out_shape()
     at = node.axis(node.attribute("axis", -1), len(out))
+    for dim in (*node.input(1), *node.input(2)):
+        node.freeze(dim, "has one value for what is chosen and one for all else")
     node.set(0, [*indices[:at], node.frozen(out[at], "has one of these for every index"), *indices[at:]])
 
 
@@ -115,6 +117,8 @@ def reverse(node: Node) -> None:
     dims = node.input(0)
     for name, default in (("batch_axis", 1), ("time_axis", 0)):
         node.freeze(dims[node.axis(node.attribute(name, default))], "turns sequences around here")
+    for dim in node.input(1):
+        node.freeze(dim, "has a length for every sequence")
     node.set(0, dims)
 
 
@@ -127,6 +131,23 @@ def crop(node: Node) -> None:
         node.freeze(dims[at], "crops or pads this dimension")
         out[at] = node.frozen(node.out_shape()[at], "crops or pads this dimension")
     node.set(0, out)
+
+
+def unfold(node: Node) -> None:
+    """All parts of `size` indices of one dimension, the indices of a part as a new last dimension."""
+    dims = list(node.input(0))
+    at = node.axis(node.attribute("dim", -1))
+    node.freeze(dims[at], "takes overlapping parts of this dimension")
+    parts, each = (node.frozen(node.out_shape()[k], "is a part of a dimension") for k in (at, -1))
+    node.set(0, [*dims[:at], parts, *dims[at + 1 :], each])
+
+
+def distances(node: Node) -> None:
+    """CDist: how far every row of one matrix is from every row of another."""
+    (rows, channels), (columns, others) = node.input(0), node.input(1)
+    node.unify(channels, others)
+    node.freeze(channels, "measures distances over this dimension, which copies would add to")
+    node.set(0, [rows, columns])
 
 
 def columns(node: Node) -> None:
@@ -172,6 +193,8 @@ RULES = {
     ("", "CenterCropPad"): Rule(crop),
     ("", "Col2Im"): Rule(columns),
     ("", "DeformConv"): Rule(deformable),
+    ("com.microsoft", "CDist"): Rule(distances),
+    ("com.microsoft", "UnfoldTensor"): Rule(unfold),
     **{
         (domain, "Trilu"): _keeping("keeps a triangle of these two dimensions", -2, -1)
         for domain in ("", "com.microsoft")

@@ -5,8 +5,10 @@ Each is several operators in a row, and its rule what theirs say together.
 
 from __future__ import annotations
 
-from onnx_grow.axes.algebra import concat, size
-from onnx_grow.axes.equations import Node, Rule, Unsupported
+from collections.abc import Sequence
+
+from onnx_grow.axes.algebra import Dim, axis, concat, size
+from onnx_grow.axes.equations import Node, Rule, Unsupported, unsupported
 from onnx_grow.axes.signature import Signature, broadcast
 from onnx_grow.operators.contraction import gemm
 from onnx_grow.operators.elementwise import addition
@@ -22,7 +24,11 @@ _GROUP = {
     0: Signature("N (g ~k) ~*, (g k), (g k) -> N (g k) *", {"groups": "g"}),
     1: Signature("N ~* (g ~k), (g k), (g k) -> N * (g k)", {"groups": "g"}),
 }
-_EMBED = Signature("N T, N T, !V ~d, !P ~d, !S ~d, d, d, -, - -> N T d, N, N T d")
+_EMBED = Signature("N !T, N T, !V ~d, !P ~d, !S ~d, d, d, -, - -> N T d, N, N T d")
+_EMBED_QUANTIZED = Signature(
+    "N !T, N T, !V ~d, !P ~d, !S ~d, d, d, -, -, -, -, -, -, -, -, -, -, - -> N T d, N"
+)
+_ENGRAM = Signature("N T s ~d, N T s d, N T d, s d, s d, s d -> N T s d")
 
 
 def matmul(node: Node) -> None:
@@ -66,8 +72,74 @@ def skip_layer(node: Node) -> None:
 
 def embed_layer(node: Node) -> None:
     """Words, positions and segments are looked up, summed and normalised."""
-    names = _EMBED(node)
+    names = (_EMBED if node.op == "EmbedLayerNormalization" else _EMBED_QUANTIZED)(node)
     node.role("embedding", names["d"])
+    for i in (7, 8):
+        for dim in node.input(i) if node.has(i) else ():
+            node.freeze(dim, "masks words, or says where they stand")
+
+
+def premix(node: Node) -> None:
+    """HyperConnectionPreMix: several streams of channels become one, each channel a sum over the streams."""
+    streams, channels, leading = _streams(node)
+    mix = node.input(1)
+    if len(mix) == len(leading) + 1 and size(mix[-1]) not in (size(streams), 1):
+        node.unify(mix[-1], (*streams, *channels))
+        mix = mix[:-1]
+    else:
+        _gates(node, mix, len(leading), streams, channels)
+    _same(node, mix, leading)
+    node.set(0, [*leading, channels])
+
+
+def postmix(node: Node) -> None:
+    """HyperConnectionPostMix: the streams are mixed with each other, and a branch is added to each."""
+    streams, channels, leading = _streams(node)
+    branch, gates = node.input(1), node.input(2)
+    node.unify(branch[-1], channels)
+    _same(node, branch, leading)
+    _gates(node, gates, len(leading), streams, channels)
+    _same(node, gates, leading)
+    for dim in node.input(3)[-2:] if node.has(3) else ():
+        node.unify(dim, streams)
+    if node.has(3):
+        _same(node, node.input(3), leading)
+    node.set(0, node.input(0))
+
+
+def _streams(node: Node) -> tuple[Dim, Dim, Sequence[Dim]]:
+    """The streams, which are mixed and stay, the channels of each, and all dimensions before them."""
+    *leading, last = node.input(0)
+    count = int(node.attribute("num_branches", 0))
+    if count:
+        streams, channels = axis(count), axis(size(last) // count)
+        node.unify(last, (*streams, *channels))
+    else:
+        *leading, streams = leading
+        channels = last
+    node.freeze(streams, "mixes these with each other")
+    return streams, channels, leading
+
+
+def _gates(node: Node, gates: Sequence[Dim], rank: int, streams: Dim, channels: Dim) -> None:
+    node.unify(gates[rank], streams)
+    if len(gates) > rank + 1 and size(gates[rank + 1]) > 1:
+        node.unify(gates[rank + 1], channels)
+
+
+def _same(node: Node, dims: Sequence[Dim], leading: Sequence[Dim]) -> None:
+    for dim, other in zip(dims, leading, strict=False):
+        node.unify(dim, other)
+
+
+def engram(node: Node) -> None:
+    """EngramGate: normalised keys and queries are multiplied and summed over their channels, divided by sqrt(channels)."""
+    _ENGRAM(node)
+    channels = node.input(0)[3]
+    node.contract(
+        channels, (3, 1), (4, 1), power=-0.5
+    )  # the sum is c times as large, and its divisor sqrt(c)
+    node.set(1, node.input(0))
 
 
 def split_gelu(node: Node) -> None:
@@ -80,17 +152,54 @@ def split_gelu(node: Node) -> None:
     node.set(0, [*outer, half[0]])
 
 
+_HELD = {
+    "its weights are packed for one machine": """
+        GemmFloat8 MatMulBlockQuantizedFp4Weight MatMulBlockQuantizedFp8Weight MatMulFpQ4 MatMulNBitsMlp MatMulNBitsQkv
+        QOrderedAttention QOrderedGelu QOrderedLayerNormalization QOrderedLongformerAttention QOrderedMatMul
+        QuantizeBFP DequantizeBFP QuantizeWithOrder DequantizeWithOrder SparseToDenseMatMul
+    """,
+    "it works on a signal as a whole": "DynamicTimeWarping Irfft Rfft",
+    "it works on texts, or on identifiers of words": """
+        BifurcationDetector MurmurHash3 NGramHashMapping NGramRepeatBlock Tokenizer VarlenNGramHashMapping WordConvEmbedding
+    """,
+    "what its bodies compute is not analysed": "BeamSearch GreedySearch Sampling WhisperBeamSearch",
+    "it drops values at random, or may": "BiasDropout BitmaskBiasDropout BitmaskDropout",
+    "it attends to what it remembers in a way of its own": "AttnLSTM DecoderAttention",
+    "it chooses what to attend to": """
+        DynamicSparseAttention LongformerAttention PackedSparseAttentionIndexer SparseAttentionIndexer SparsePagedAttention
+    """,
+    "it runs on devices only where its growth was never tested": """
+        BiasSoftmax ComplexMul ComplexMulConj DecoderMaskedSelfAttention FusedMatMulActivation GatedDeltaNet
+        GatedRelativePositionBias GemmaRotaryEmbedding IsAllFinite MulInteger NhwcFusedConv PackedAttention
+        PackedMultiHeadAttention PagedAttention QLinearReduceMean ReduceSumInteger RelativePositionBias RemovePadding
+        RestorePadding SkipGroupNorm TorchEmbedding VarlenCausalConvWithState
+    """,
+    "it is a function of whole matrices": "Inverse",
+    "it drops what occurs twice": "Unique",
+    "what it computes is written down in no definition": "EPContext MaxpoolWithMask SampleOp Snpe",
+}
+"""Operators that freeze what they touch, by the reason."""
+
 RULES = {
+    **{
+        ("com.microsoft", op): Rule(unsupported(reason))
+        for reason, operators in _HELD.items()
+        for op in operators.split()
+    },
     **{
         ("com.microsoft", op): Rule(rule, addends)
         for op, rule, addends in (
             ("BiasAdd", addition, ((0,), (1,), (2,))),
             ("BiasSplitGelu", split_gelu, None),
             ("EmbedLayerNormalization", embed_layer, None),
+            ("EngramGate", engram, None),
             ("FusedGemm", gemm, None),
             ("FusedMatMul", matmul, None),
             ("GroupNorm", group, None),
+            ("HyperConnectionPostMix", postmix, None),
+            ("HyperConnectionPreMix", premix, None),
             ("NhwcConv", nhwc_conv, None),
+            ("QEmbedLayerNormalization", embed_layer, None),
             ("SkipLayerNormalization", skip_layer, None),
             ("SkipSimplifiedLayerNormalization", skip_layer, None),
             ("TransposeMatMul", matmul, None),

@@ -63,6 +63,13 @@ def unsqueeze(node: Node) -> None:
     node.set(0, [() if k in new else next(old) for k in range(rank)])
 
 
+def expand_dims(node: Node) -> None:
+    """One dimension of size 1 is put in."""
+    dims = node.input(0)
+    at = node.axis(int(node.value(1).reshape(-1)[0]), len(dims) + 1)
+    node.set(0, [*dims[:at], (), *dims[at:]])
+
+
 def expand(node: Node) -> None:
     """Broadcasting to a shape; what grows out of size 1 is a new dimension."""
     node.apart()
@@ -282,4 +289,6 @@ RULES = {
     ("", "Slice"): Rule(cut_out),
     ("", "Gather"): Rule(gather),
     ("", "Pad"): Rule(pad),
+    ("com.microsoft", "Pad"): Rule(pad),
+    ("com.microsoft", "ExpandDims"): Rule(expand_dims),
 }

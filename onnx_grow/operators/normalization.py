@@ -8,7 +8,7 @@ not taken over may get any.
 
 from __future__ import annotations
 
-from onnx_grow.axes.algebra import leaves
+from onnx_grow.axes.algebra import axis, leaves, size
 from onnx_grow.axes.equations import Node, Rule, Unsupported
 from onnx_grow.axes.signature import Signature, broadcast
 
@@ -59,6 +59,33 @@ def layer(node: Node) -> None:
         node.set(o, [*dims[:first], *(() for _ in dims[first:])])
 
 
+def branches(node: Node) -> None:
+    """BranchwiseRMSNorm: statistics over each branch alone; branches are a dimension, or the outer factor of the last one."""
+    dims = node.input(0)
+    count = int(node.attribute("num_branches", 0))
+    parallel, channels = (axis(count), axis(size(dims[-1]) // count)) if count else dims[-2:]
+    if count:
+        node.unify(dims[-1], (*parallel, *channels))
+        node.size_attribute("num_branches", parallel)
+    node.uniform(channels)
+    if node.has(1):
+        scale = node.input(1)
+        both = len(scale) == 1 and size(scale[0]) != size(channels)
+        for dim, part in zip(
+            reversed(scale), ((*parallel, *channels),) if both else (channels, parallel), strict=False
+        ):
+            node.unify(dim, part)
+    node.set(0, dims)
+
+
+def gated(node: Node) -> None:
+    """GatedRMSNorm: statistics over the channels of each head, which the scale has; the gate is as large as the data."""
+    dims, (channels,) = node.input(0), node.input(1)
+    node.unify(dims[-1], (*axis(size(dims[-1]) // size(channels)), *channels))
+    node.uniform(channels)
+    node.set(0, broadcast(node, [dims, node.input(2)]))
+
+
 def mean_variance(node: Node) -> None:
     """Statistics over the dimensions `axes`, no parameters."""
     node.apart()
@@ -94,4 +121,6 @@ RULES = {
     ("", "MeanVarianceNormalization"): Rule(mean_variance),
     ("", "LpNormalization"): Rule(lp),
     ("", "LRN"): Rule(local_response),
+    ("com.microsoft", "BranchwiseRMSNorm"): Rule(branches),
+    ("com.microsoft", "GatedRMSNorm"): Rule(gated),
 }

@@ -10,16 +10,18 @@ from onnx_grow.axes.equations import Element, Node, Rule, Unsupported
 from onnx_grow.axes.signature import Signature
 
 _POOL = Signature("N c !* -> N c !*, N c !*")
-_REGIONS = Signature("N c !*, - -> !R c !*")
-_REGIONS_ALIGNED = Signature("N c !*, -, - -> !R c !*")
+_LAST = Signature("N !* c -> N !* c")
+_REGIONS = Signature("!N c !*, !R !q -> R c !*")
+_REGIONS_OF = Signature("!N c !*, !R !q, !R, - -> R c !*")
 _GRID = Signature("N c !*, N !* -> N c !*")
 
 
 def pool(node: Node) -> None:
-    """Each channel is pooled alone; indices into the flattened tensor change when channels are added."""
+    """Each channel is pooled alone; indices into the flattened tensor change when anything is added."""
     names = _POOL(node)
-    if len(node.out_shapes) > 1 and node.out_shapes[1] is not None:
-        node.freeze(names["c"], "its second output holds indices that count channels")
+    if any(node.read[1:]):
+        for name in ("N", "c"):
+            node.freeze(names[name], "its second output holds indices that count channels")
 
 
 def resize(node: Node) -> None:
@@ -68,6 +70,9 @@ RULES = {
     ("", "Resize"): Rule(resize),
     ("", "Upsample"): Rule(resize),
     ("", "MaxRoiPool"): Rule(_REGIONS),
-    ("", "RoiAlign"): Rule(_REGIONS_ALIGNED),
+    ("", "RoiAlign"): Rule(_REGIONS_OF),
+    ("com.microsoft", "CropAndResize"): Rule(_REGIONS_OF),
     ("", "GridSample"): Rule(_GRID),
+    ("com.microsoft", "GridSample"): Rule(_GRID),
+    ("com.microsoft", "NhwcMaxPool"): Rule(_LAST),
 }

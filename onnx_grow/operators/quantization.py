@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from onnx_grow.axes.algebra import Dim, concat, size
+from onnx_grow.axes.algebra import Dim, axis, concat, size
 from onnx_grow.axes.equations import Node, Rule, Unsupported
 from onnx_grow.axes.signature import Signature, broadcast
 
@@ -77,7 +77,7 @@ def _product(
 
     def state(node: Node) -> None:
         names = stated(node)
-        _sum(node, names["k"], (right, columns[0]), *((left, row) for row in rows[:1]))
+        summed(node, names["k"], (right, columns[0]), *((left, row) for row in rows[:1]))
         _each(node, rows, -2)
         _each(node, columns, -1)
 
@@ -86,7 +86,7 @@ def _product(
 
 def conv_integer(node: Node) -> None:
     """A convolution of integers; its result has no scale."""
-    _sum(node, _CONV_INTEGER(node)["i"], (1, 3))
+    summed(node, _CONV_INTEGER(node)["i"], (1, 3))
     _each(node, (3,), 1)
 
 
@@ -94,7 +94,7 @@ def conv(node: Node) -> None:
     """A convolution of quantized pictures with a quantized result."""
     last = node.attribute("channels_last", 0)
     names = _CONV[last](node)
-    _sum(node, names["i"], (3, 5))
+    summed(node, names["i"], (3, 5))
     _each(node, (4, 5), -1 if last else 1)
     if size(names["i"]) > 1:
         node.role("groups", names["g"])
@@ -103,13 +103,13 @@ def conv(node: Node) -> None:
 def gemm(node: Node) -> None:
     """alpha A B + C, quantized."""
     names = _GEMM[node.attribute("transA", 0), node.attribute("transB", 0)](node)
-    _sum(node, names["k"], (0, 2), (3, 5))
+    summed(node, names["k"], (0, 2), (3, 5))
     _each(node, (4, 5), -1)
     if node.has(6):
         broadcast(node, [node.outputs[0] or (), node.input(6)])
 
 
-def _sum(node: Node, over: Dim, *operands: tuple[int, int]) -> None:
+def summed(node: Node, over: Dim, *operands: tuple[int, int]) -> None:
     """Say that products of quantized `operands` (input, its zero point) are summed; one must be a weight with a single zero point."""
     known = [node.quantized(i, zero) and node.constant[i] for i, zero in operands]
     if not any(known):
@@ -135,6 +135,12 @@ def binary(node: Node) -> None:
     node.apart()
     _scalars(node, (1, 2, 4, 5, 6, 7))
     node.set(0, broadcast(node, [node.input(0), node.input(3)]))
+
+
+def choice(node: Node) -> None:
+    """QLinearWhere: a condition and operands 1 and 4, broadcast."""
+    _scalars(node, (2, 3, 5, 6, 7, 8))
+    node.set(0, broadcast(node, [node.input(i) for i in (0, 1, 4)]))
 
 
 def unary(node: Node) -> None:
@@ -172,29 +178,91 @@ def join(node: Node) -> None:
     node.set(0, [*first[:at], joined, *first[at + 1 :]])
 
 
-def blocks(node: Node) -> None:
-    """MatMulNBits: a packed weight of N rows in blocks of K; rows are whole, blocks are not divided."""
+def products_of_blocks(node: Node) -> None:
+    """MatMulNBits: a packed weight of N rows, each of which is K columns in blocks with a scale and a zero point of their own."""
     node.apart()
     if node.attribute("weight_prepacked", 0):
         raise Unsupported("its weight is packed for one machine")
     *outer, inner = node.input(0)
-    rows = node.input(1)[0]
-    node.freeze(inner, "its weight is quantized in blocks of this dimension")
-    for i in range(1, len(node.dims)):
-        if not node.has(i) or i == 4:
-            continue
-        first, *rest = node.input(i)
-        if size(first) == size(rows):
-            node.unify(first, rows)
-        elif not rest and size(first) % size(rows) == 0:
-            each = node.frozen(size(first) // size(rows), "are the blocks of one row")
-            node.unify(first, (*rows, *each))
-        else:
-            raise Unsupported(f"input {i} does not go by rows")
-        for dim in rest:
-            node.freeze(dim, "are the blocks of one row")
+    rows, each, packed = node.input(1)
+    points = (
+        size(node.input(3)[-1]) // (size(rows) if len(node.input(3)) == 1 else 1) if node.has(3) else None
+    )
+    blocks, zeros = blocked(node, inner, size(each), int(node.attribute("bits", 4)), points)
+    node.unify(each, blocks)
+    node.freeze(packed, "are the bytes of one block")
+    _by_row(node, 2, rows, blocks)
+    node.contract(blocks, (2, len(node.input(2)) - 1))
+    if node.has(3):
+        _by_row(node, 3, rows, zeros)
+    if node.has(4):
+        node.freeze((*inner, *node.input(4)[0]), "takes the columns of its weight in an order of their own")
+    if node.has(5):
+        node.unify(node.input(5)[0], rows)
     node.size_attribute("N", rows)
+    node.size_attribute("K", inner)
     node.set(0, [*outer, rows])
+
+
+def products_of_four_bits(node: Node) -> None:
+    """MatMulBnb4: N rows of K columns in one list, in blocks with a scale of their own."""
+    block = int(node.attribute("block_size", 0))
+    *outer, inner = node.input(0)
+    if not node.attribute("transB", 1) or not block or size(inner) % block:
+        raise Unsupported("its blocks do not go by rows")
+    rows = axis(int(node.attribute("N", 0)))
+    blocks, _ = blocked(node, inner, size(inner) // block, 4)
+    node.unify(node.input(1)[0], (*rows, *blocks, *node.frozen(block // 2, "are the bytes of one block")))
+    node.unify(node.input(2)[0], (*rows, *blocks))
+    node.contract(blocks, (2, 0))
+    node.size_attribute("N", rows)
+    node.size_attribute("K", inner)
+    node.set(0, [*outer, rows])
+
+
+def gather_blocks(node: Node) -> None:
+    """GatherBlockQuantized: rows of a packed table, in blocks with a scale and a zero point of their own."""
+    (words, packed), indices, (_, scales) = node.input(0), node.input(1), node.input(2)
+    if node.axis(node.attribute("gather_axis", 0)) or node.axis(node.attribute("quantize_axis", 1)) != 1:
+        raise Unsupported("its table is no list of rows, each in blocks")
+    channels = axis(node.out_shape()[-1])
+    bits = int(node.attribute("bits", 4))
+    blocks, zeros = blocked(
+        node, channels, size(scales), bits, size(node.input(3)[1]) if node.has(3) else None
+    )
+    node.freeze(words, "selects from this dimension by index")
+    bytes_of_one = node.frozen(size(packed) // size(blocks), "are the bytes of one block")
+    for i, columns in ((0, (*blocks, *bytes_of_one)), (2, blocks), (3, zeros)):
+        if node.has(i):
+            _by_row(node, i, words, columns)
+    node.role("embedding", channels)
+    node.set(0, [*indices, channels])
+
+
+def blocked(node: Node, channels: Dim, count: int, bits: int, points: int | None = None) -> tuple[Dim, Dim]:
+    """`channels` as `count` blocks, which are copied whole: the dimension of the blocks, and that of their `points` zero points.
+
+    Blocks that have their zero points packed in one byte are copied together. Where they cannot be, the channels freeze.
+    """
+    if size(channels) % count:
+        raise Unsupported("its last block is shorter than the others")
+    per_byte = 1 if points in (None, count) else 8 // bits
+    if count % per_byte == 0:
+        zeros = axis(count // per_byte)
+        blocks = (*zeros, *node.frozen(per_byte, "have their zero points in one byte"))
+    else:
+        blocks, zeros = (
+            node.frozen(n or 1, "does not fill the bytes of its zero points") for n in (count, points)
+        )
+    node.unify(channels, (*blocks, *node.frozen(size(channels) // count, "are quantized as one block")))
+    return blocks, zeros
+
+
+def _by_row(node: Node, i: int, rows: Dim, columns: Dim) -> None:
+    """Say that input `i` is a matrix, or all of one in a list."""
+    dims = node.input(i)
+    for dim, part in zip(dims, [(*rows, *columns)] if len(dims) == 1 else [rows, columns], strict=True):
+        node.unify(dim, part)
 
 
 def _scalars(node: Node, inputs: Sequence[int]) -> None:
@@ -222,8 +290,12 @@ RULES = {
     ("com.microsoft", "QGemm"): Rule(gemm),
     ("com.microsoft", "MatMulIntegerToFloat"): Rule(_TO_FLOAT),
     ("com.microsoft", "DynamicQuantizeMatMul"): Rule(dynamic_product),
-    ("com.microsoft", "MatMulNBits"): Rule(blocks),
+    ("com.microsoft", "GatherBlockQuantized"): Rule(gather_blocks),
+    ("com.microsoft", "MatMulBnb4"): Rule(products_of_four_bits),
+    ("com.microsoft", "MatMulInteger16"): Rule(_product("... m /k, ... /k n -> ... m n", 0, 1, (), (2,))),
+    ("com.microsoft", "MatMulNBits"): Rule(products_of_blocks),
     **{("com.microsoft", op): Rule(binary) for op in ("QLinearAdd", "QLinearMul")},
+    ("com.microsoft", "QLinearWhere"): Rule(choice),
     **{("com.microsoft", op): Rule(unary) for op in ("QLinearLeakyRelu", "QLinearSigmoid")},
     **{("com.microsoft", op): Rule(pool) for op in ("QLinearAveragePool", "QLinearGlobalAveragePool")},
     ("com.microsoft", "QLinearSoftmax"): Rule(softmax),
