@@ -330,14 +330,12 @@ def sampled(g: Graph, x: Value) -> Value | None:
     rois = np.array([[0, 0, 3, 3], [1, 0, 4, 2]], g.dtype)
     out = (fixed(2), c, fixed(2), fixed(2))
     if form == 1 and g.opset >= 10:
-        mode = g.choices.pick((None, "max"))
         return g.node(
             "RoiAlign",
             [x, g.constant(rois), g.integers([0, 1])],
             out,
             output_height=2,
             output_width=2,
-            mode=mode,
         )
     numbered = np.concatenate([[[0], [1]], rois], 1).astype(g.dtype)
     return g.node("MaxRoiPool", [x, g.constant(numbered)], out, pooled_shape=[2, 2])

@@ -327,6 +327,12 @@ def test_integers_are_refused_with_the_reason() -> None:
         deepen(model)
 
 
+def test_a_product_with_a_vector_leaves_no_channels_behind_which_a_layer_fits() -> None:
+    model = build("(float[N, 5] x) => (float[N] y) <float[5] v> { a = MatMul(x, v) y = Relu(a) }")
+    with pytest.raises(NothingToGrowError, match="no dimension of its own"):
+        deepen(model)
+
+
 def test_deepening_again_and_a_plan_for_another_model() -> None:
     model = curved("b = Tanh(a)")
     deep = model

@@ -160,7 +160,7 @@ def _site(flow: Dataflow, shapes: Shapes, index: int, feeding: frozenset[str]) -
         return Refused((index,), "its shape is not known")
     if 0 in shape[weight] or 0 in shape[start]:
         return Refused((index,), "it computes nothing")
-    axis = _axis(node, weight, len(shape[start]))
+    axis = _axis(node, weight, len(shape[weight]), len(shape[start]))
     if axis is None:
         return Refused((index,), "what it computes has no dimension of its own")
     convolves = name in _CONVOLUTIONS
@@ -204,15 +204,17 @@ def _used(flow: Dataflow, node: NodeProto) -> str:
     return next(used, outputs[0] if outputs else "")
 
 
-def _axis(node: NodeProto, weight: str, rank: int) -> int | None:
-    """The dimension of a layer's output that its weight writes; None if there is none."""
+def _axis(node: NodeProto, weight: str, weight_rank: int, rank: int) -> int | None:
+    """The dimension of a layer's output that its weight writes; None if there is none: a vector is summed away."""
     name = operator(node)
     if name in _CONVOLUTIONS:
         return 1
     if name == "Einsum":
         return _einsum_axis(node, weight)
     is_left = name in _PRODUCTS and weight == node.input[0]
-    return (rank - 2 if is_left else rank - 1) if rank > is_left else None
+    if weight_rank < 2 or rank <= is_left:
+        return None
+    return rank - 2 if is_left else rank - 1
 
 
 def _einsum_axis(node: NodeProto, weight: str) -> int | None:
