@@ -12,6 +12,7 @@ from onnx_grow.shapes import observation, types
 from onnx_grow.shapes.observation import Found, Sizes
 from onnx_grow.shapes.sizes import candidates, dynamic_dims
 from onnx_grow.shapes.types import Array
+from onnx_grow.shapes.unrolling import unrolled
 from onnx_grow.shapes.walk import Graph, Walk
 
 RUNS = 3
@@ -47,7 +48,8 @@ def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Sh
     """Shapes at the first candidate input sizes for which everything fits; `inputs` fixes some of them.
 
     The walk alone serves nearly every model. Where it leaves a tensor without a shape (operators without a schema,
-    shapes that depend on data), ONNX Runtime's own inference is asked, and then the model is run once on the CPU;
+    shapes that depend on data), ONNX Runtime's own inference is asked, and then the model is run once on the CPU, bodies of
+    control flow by themselves;
     what neither knows (operators for other devices) has the shape that the file declares, if it does.
     Raises InvalidRequestError for `inputs` that do not fit the file, and for an input of unknown rank;
     InvalidModelError for a node with more or fewer inputs or outputs than its operator has.
@@ -80,6 +82,10 @@ def _fitting(
         yield best
 
 
+def _known(walk: Walk, seen: Found) -> dict[str, tuple[int, ...]]:
+    return {**{name: shape for name, (_, shape) in seen.items()}, **walk.shapes()}
+
+
 def _declared(model: Model, names: Sequence[str]) -> Found:
     """Dtype and shape of the named tensors as the file declares them, where that leaves nothing open."""
     wanted = set(names)
@@ -95,20 +101,29 @@ def _declared(model: Model, names: Sequence[str]) -> Found:
 def _report(model: Model, graph: Graph, sizes: Sizes, walk: Walk) -> tuple[Shapes, bool]:
     """The shapes at these sizes, and whether none is missing."""
     seen: Found = {}
+    outer = {name for node in model.skeleton.graph.node for name in node.output}
     if not walk.problems and (missing := walk.missing()):  # where nothing fits, only a run is to be believed
-        seen = observation.ask(model, sizes, missing, walk.values)
+        seen = observation.ask(model, sizes, [name for name in missing if name in outer], walk.values)
+        if inner := [name for name in missing if name not in outer]:
+            seen |= observation.ask(unrolled(graph.flat, _known(walk, seen)), sizes, inner, walk.values)
         walk = Walk.over(graph, sizes, seen)
     ran: Found | None = {}
-    if missing := [name for name in walk.missing() if name not in seen]:
-        ran = observation.run(model, sizes, missing)
+    missing = [name for name in walk.missing() if name not in seen]
+    if asked := [name for name in missing if name in outer]:
+        ran = observation.run(model, sizes, asked)
         seen |= ran or {}
+    if inner := [name for name in missing if name not in outer]:
+        inside = observation.run(unrolled(graph.flat, _known(walk, seen)), sizes, inner) or {}
+        seen |= inside
+        ran = None if ran is None else ran | inside
+    if missing:
         walk = Walk.over(graph, sizes, seen)
     if missing := [name for name in walk.missing() if name not in seen]:
         seen |= _declared(model, missing)
         walk = Walk.over(graph, sizes, seen)
     dtype, shape = walk.dtypes(), walk.shapes()
     observed = frozenset(ran or ()) - shape.keys()
-    for name in seen.keys() - shape.keys():
+    for name in seen.keys() - shape.keys() - walk.varying:
         dtype[name], shape[name] = seen[name]
     return Shapes(
         shape=MappingProxyType(shape),

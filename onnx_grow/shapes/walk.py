@@ -24,6 +24,7 @@ from onnx_grow.model import Model, inlined
 from onnx_grow.model.bodies import BRANCH, ENTRY, EXIT, FORMALS, JOIN, flattened, states
 from onnx_grow.model.checks import captured
 from onnx_grow.shapes import types
+from onnx_grow.shapes.counting import iterations
 from onnx_grow.shapes.evaluation import default_opset, evaluate, is_default, title
 from onnx_grow.shapes.fits import fits
 from onnx_grow.shapes.types import Array
@@ -43,10 +44,12 @@ Seen = Mapping[str, tuple[int, tuple[int, ...]]]
 class Graph:
     """What does not depend on the input sizes, prepared once.
 
-    `names`: all tensors. `opaque`: those declared as sequences, maps or optionals. `formals`: types that bodies declare of
-    their inputs. `stored`: types of the initializers. `values`: those small enough to matter.
+    `flat`: the model, local functions inlined and bodies written out. `names`: all tensors. `opaque`: those declared as
+    sequences, maps or optionals. `formals`: types that bodies declare of their inputs. `stored`: types of the initializers.
+    `values`: those small enough to matter.
     """
 
+    flat: Model
     nodes: Sequence[onnx.NodeProto]
     names: tuple[str, ...]
     opaque: frozenset[str]
@@ -73,6 +76,7 @@ class Graph:
         declared = {value.name: value.type for value in graph.value_info}
         entered = (name for node in graph.node if node.domain == ENTRY for name in node.output)
         return cls(
+            flat=model,
             nodes=list(graph.node),
             names=tuple(dict.fromkeys([*inputs, *stored, *computed])),
             opaque=frozenset(
@@ -98,7 +102,7 @@ class Walk:
     do not fit each other.
 
     The body of a Loop or Scan is visited until the shapes of its states hold in every iteration: a size that the body changes is
-    not known, nor is what follows from it. No value of a state is known.
+    not known, nor is what follows from it (`varying`). No value of a state is known.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Walk:
         self.types = known
         self.values = values
         self.problems: list[str] = []
+        self.varying: set[str] = set()
         self._seen = seen
         self._tensors: dict[str, TensorProto] = {}
         self._entered: list[tuple[int, int]] = []  # of the bodies around: the entry, and the problems before
@@ -158,6 +163,8 @@ class Walk:
             self._join_branches(node) if node.op_type == "If" else self._join_iterations(node)
         else:
             self._visit(node)
+            if not self.varying.isdisjoint(node.input):
+                self.varying.update(name for name in node.output if name and self._shape(name) is None)
         return at + 1
 
     def _visit(self, node: onnx.NodeProto) -> None:
@@ -333,6 +340,8 @@ class Walk:
             initial = self._states.get(name) or self.types.get(entry.input[k])
             if name and initial:
                 self.types[name] = initial
+            if name in self._states and self._shape(name) is None:
+                self.varying.add(name)
         if entry.op_type == "Scan":
             first = len(states(entry, len(entry.output)))
             axes = _attribute(entry, "scan_input_axes", None) or [0] * len(entry.input)
@@ -355,13 +364,17 @@ class Walk:
                     self.values.pop(name, None)
             return start
         else:
-            self._iterations.append(self._count(entry, marker))
+            self._iterations.append(self._count(entry, marker, self.graph.nodes[start + 1 : at]))
         for name, result in zip(marker.input, marker.output, strict=True):
             if name in self.types:
                 self.types[result] = self.types[name]
+            if name in self.varying:
+                self.varying.add(result)
         return at + 1
 
-    def _count(self, entry: onnx.NodeProto, marker: onnx.NodeProto) -> int | None:
+    def _count(
+        self, entry: onnx.NodeProto, marker: onnx.NodeProto, nodes: Sequence[onnx.NodeProto]
+    ) -> int | None:
         """How often a body runs, where nothing but its inputs' shapes and known values decides that."""
         if entry.op_type == "Scan":
             first, axes = (
@@ -371,8 +384,9 @@ class Walk:
             return types.size(self.types.get(entry.input[first], TypeProto()), axes[0])
         most = self.values.get(entry.input[0])
         conditions = [self.values.get(name) for name in (entry.input[1], marker.input[0]) if name]
-        certain = all(condition is not None and condition.all() for condition in conditions)
-        return max(0, int(most.reshape(-1)[0])) if certain and most is not None and most.size else None
+        if most is not None and all(condition is not None and condition.all() for condition in conditions):
+            return max(0, int(most.max(initial=0)))
+        return iterations(entry, marker, nodes, self.values, self.graph.opset_imports)
 
     def _generalise(self, entry: onnx.NodeProto, marker: onnx.NodeProto) -> bool:
         """Note which states end an iteration with another type than they begin it with; whether there are any."""
