@@ -282,6 +282,27 @@ class TestRecipes:
         refused(run("widen", "model.onnx", "--to-macs", "2x", "--factor", "2"), 2, "cannot both decide")
 
 
+class TestDiff:
+    def test_what_grew(self, folder: Path) -> None:
+        run("widen", "model.onnx", "-o", "wide.onnx", "-q")
+        run("deepen", "wide.onnx", "-o", "deep.onnx", "-q")
+        result = run("diff", "model.onnx", "deep.onnx")
+        assert result.exit_code == 0, result.output
+        assert "w1 [8, 3, 3, 3] -> [16, 3, 3, 3]" in result.stdout
+        assert "added" in result.stdout
+        assert result.stdout.count("history ") == 2
+        document = json.loads(run("diff", "model.onnx", "deep.onnx", "--json").stdout)
+        assert document["difference"]["parameters"]["before"] == 837
+        assert document["difference"]["same"] is False
+
+    def test_no_difference(self, folder: Path) -> None:
+        assert run("diff", "model.onnx", "model.onnx").stdout == "model.onnx and model.onnx: no difference\n"
+        model = Path("model.onnx").read_bytes()
+        assert run("diff", "-", "model.onnx", stdin=model).exit_code == 0
+        refused(run("diff", "-", "-"), 2, "Only one of the two models")
+        refused(run("diff", "model.onnx", "model.onn"), 2, "did you mean model.onnx?")
+
+
 class TestTheSummary:
     def test_the_check_can_be_repeated_as_it_was(self, folder: Path) -> None:
         np.savez("my data.npz", x=np.ones((2, 3, 8, 8), np.float32))

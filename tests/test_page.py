@@ -27,6 +27,8 @@ COMMANDS = {
     "widen": ["widen", "a.onnx"],
     "widen --dry-run": ["widen", "a.onnx", "--dry-run"],
     "deepen": ["deepen", "a.onnx"],
+    "grow": ["grow", "a.onnx", "recipe.yaml"],
+    "diff": ["diff", "a.onnx", "wide.onnx"],
     "verify": ["verify", "a.onnx", "wide.onnx"],
     "verify, different": ["verify", "a.onnx", "other.onnx"],
     "verify --manifest": ["verify", "--manifest", "pairs.yaml"],
@@ -44,6 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     og.save(model, "a.onnx")
     og.save(og.widen(model), "wide.onnx")
     og.save(build(NET.replace("Relu", "Tanh")), "other.onnx")
+    Path("recipe.yaml").write_text("[widen, deepen]")
     Path("pairs.yaml").write_text(
         "[{original: a.onnx, grown: wide.onnx}, {original: a.onnx, grown: no.onnx}, {original: a.onnx, grown: other.onnx}]"
     )

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from onnx_grow.cli.deepen import deepen
+from onnx_grow.cli.diff import diff
 from onnx_grow.cli.grow import grow
 from onnx_grow.cli.inspect import inspect
 from onnx_grow.cli.screen import is_terminal, show_document, show_error
@@ -154,7 +155,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     cls=CommandLine,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands={command.name or "": command for command in (inspect, widen, deepen, grow, verify)},
+    commands={command.name or "": command for command in (inspect, widen, deepen, grow, verify, diff)},
 )
 @click.option(
     "--version",
@@ -173,6 +174,7 @@ def main() -> None:
       onnx-grow deepen  model.onnx      more layers, verified: model-deep.onnx
       onnx-grow grow    model.onnx recipe.yaml   several steps at once, verified: model-grown.onnx
       onnx-grow verify  model.onnx model-wide.onnx
+      onnx-grow diff    model.onnx model-wide.onnx
 
     MODEL may be - to read from standard input.
     """

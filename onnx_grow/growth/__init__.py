@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.deepen_plan import DeepenPlan
 from onnx_grow.growth.deepening import apply_deepen, deepen, deepened, plan_deepen
+from onnx_grow.growth.difference import Difference, diff
 from onnx_grow.growth.plan import AxisGrowth, WidenPlan
 from onnx_grow.growth.provenance import history
 from onnx_grow.growth.steps import GrowPlan, apply_steps, grow, grown, plan_grow
@@ -14,11 +15,13 @@ from onnx_grow.model import Model
 __all__ = [
     "AxisGrowth",
     "DeepenPlan",
+    "Difference",
     "GrowPlan",
     "WidenPlan",
     "apply",
     "deepen",
     "deepened",
+    "diff",
     "grow",
     "grown",
     "history",

@@ -44,7 +44,9 @@ def _harmless(value: Any) -> Any:
 
 def _colours(document: Mapping[str, Any]) -> dict[str, int]:
     """A hue for every axis, in degrees."""
-    names = [axis["name"] for axis in document.get("axes") or (document.get("plan") or {}).get("axes", ())]
+    plan = document.get("plan") or {}
+    lists = [document.get("axes"), *(step.get("axes") for step in plan.get("steps", [plan]))]
+    names = dict.fromkeys(axis["name"] for axes in lists for axis in axes or ())
     return {name: round(k * _GOLDEN) % 360 for k, name in enumerate(names)}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-_PROSE = ("because", "inserted", "written by", "read by")
+_PROSE = ("because", "differs", "inserted", "written by", "read by")
 
 #: Columns of the labels of facts: those of the longest one.
 _LABEL = len("check again")
