@@ -83,3 +83,8 @@ def test_types_without_raw_bytes_are_refused() -> None:
             typed_length(dtype, (1,))
     assert dtype_name(onnx.TensorProto.FLOAT16) == "FLOAT16"
     assert dtype_name(999) == "999"
+
+
+def test_values_that_lie_apart_in_memory_are_written_in_order():
+    apart = np.arange(12, dtype=np.float32).reshape(3, 4)[::-1, 1:2]
+    assert b"".join(map(bytes, Inline.of(apart).chunks())) == apart.tobytes()

@@ -131,7 +131,7 @@ class Inline:
             raise TypeError("string tensors have no raw_data layout")
         if _bits(self.dtype) < 8:
             return _cut(memoryview(numpy_helper.from_array(self._array).raw_data))
-        return _cut(self._array.reshape(-1).view(np.uint8).data)
+        return _cut(np.ascontiguousarray(self._array).reshape(-1).view(np.uint8).data)
 
     def __repr__(self) -> str:
         return f"Inline({dtype_name(self.dtype)}, {list(self.shape)})"

@@ -24,7 +24,7 @@ from onnx_grow.verification.comparison import NOTHING, Deviation, Difference, di
 from onnx_grow.verification.noise import jittered
 from onnx_grow.verification.promotion import doubled
 
-__all__ = ["EXACT", "Proof", "Unprovable", "prove", "run_in_float64"]
+__all__ = ["EXACT", "Proof", "Unprovable", "deviation", "prove", "run_in_float64"]
 
 Array = np.ndarray[Any, Any]
 
@@ -69,10 +69,10 @@ def prove(
         reference = run_in_float64(original, feed)
         if expected and (off := _implausible(reference, expected)):
             return Proof(True, None, f"proves nothing here: output {off!r} is not what ONNX Runtime computes")
-        error = _worst(reference, run_in_float64(grown, feed))
+        error = deviation(reference, run_in_float64(grown, feed))
         if error <= EXACT:
             return Proof(True, error, f"deviates by {error:.0e}" if error else "no deviation")
-        noise = max(_worst(reference, run_in_float64(jittered(original, seed), feed)) for seed in (1, 2))
+        noise = max(deviation(reference, run_in_float64(jittered(original, seed), feed)) for seed in (1, 2))
     except Unprovable as reason:
         return Proof(True, None, f"no proof: {reason}")
     ok = error <= tolerance * noise
@@ -198,7 +198,8 @@ def _wide(value: Any) -> Any:
     return array if is_exact(array) or array.dtype.kind == "c" else array.astype(np.float64)
 
 
-def _worst(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+def deviation(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+    """||b - a|| / ||a|| of the worst output; the share of differing elements where one is not floating-point."""
     return max((_deviation(a[name], b.get(name)).l2 for name in a), default=0.0)
 
 

@@ -1,0 +1,306 @@
+"""Plant faults in grown models and see who notices: `onnx-grow verify`, and the checks of onnxsim, onnxslim and polygraphy.
+
+    python bench/faults.py MODEL_OR_FOLDER ... [--each 6] [--to FAULTS.jsonl] [--largest MB]
+
+Each model is widened and deepened; the correct growth goes to every check (a rejection is a false alarm), then `--each` faults
+planted in it, one at a time: a weight off by 1 %, two channels swapped, a weight that was not divided, a bias entry dropped, another
+epsilon, another axis attribute. What changes no output by more than 1e-12 in float64 is no fault, and is not counted. The other tools take part where they are
+installed, with their own inputs and tolerances. One line per case goes to FAULTS.jsonl; a rerun goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+from coverage import legal_shapes
+from onnx import AttributeProto
+
+import onnx_grow as og
+from onnx_grow.model import Inline, Model
+from onnx_grow.shapes import infer
+from onnx_grow.verification.inputs import signature
+from onnx_grow.verification.proof import Unprovable, deviation, run_in_float64
+
+Shapes = dict[str, tuple[int, ...]] | None
+Array = np.ndarray[Any, Any]
+
+GROWTHS: dict[str, Callable[[Model, Shapes], Model]] = {
+    "widen x2": lambda model, shapes: og.widen(model, factor=2, shapes=shapes),
+    "widen x1.5": lambda model, shapes: og.widen(model, factor=1.5, shapes=shapes),
+    "deepen": lambda model, shapes: og.deepen(model, shapes=shapes),
+}
+NOTHING = 1e-12
+"""Relative deviation in float64 up to which a change is no fault."""
+
+
+def weight_off(model: Model, rng: np.random.Generator) -> Model | None:
+    """One entry of a weight, one that is not zero, off by 1 %."""
+    return _changed(model, rng, 1, lambda array, k: array.__setitem__(k, array[k] * array.dtype.type(1.01)))
+
+
+def bias_dropped(model: Model, rng: np.random.Generator) -> Model | None:
+    """One entry of a vector set to zero."""
+    return _changed(model, rng, 1, lambda array, k: array.__setitem__(k, 0), most=1)
+
+
+def not_divided(model: Model, rng: np.random.Generator) -> Model | None:
+    """A weight twice as large as it should be: the divisor of Net2WiderNet forgotten."""
+    return _changed(model, rng, 2, lambda array, k: array.__imul__(array.dtype.type(2)))
+
+
+def channels_swapped(model: Model, rng: np.random.Generator) -> Model | None:
+    """Two different channels of a weight in each other's place."""
+
+    def swap(array: Array, k: tuple[int, ...]) -> None:
+        dim = int(rng.choice([d for d, n in enumerate(array.shape) if n > 1]))
+        view = np.moveaxis(array, dim, 0)
+        j = int(rng.integers(1, len(view)))
+        view[[k[dim], (k[dim] + j) % len(view)]] = view[[(k[dim] + j) % len(view), k[dim]]]
+
+    return _changed(model, rng, 1, swap)
+
+
+def epsilon(model: Model, rng: np.random.Generator) -> Model | None:
+    """Another epsilon in a normalization."""
+    return _attribute(
+        model, rng, "epsilon", lambda attribute: setattr(attribute, "f", attribute.f * 30 or 1e-3)
+    )
+
+
+def axis(model: Model, rng: np.random.Generator) -> Model | None:
+    """Another axis."""
+    return _attribute(
+        model, rng, "axis", lambda attribute: setattr(attribute, "i", attribute.i - 1 if attribute.i else 1)
+    )
+
+
+FAULTS = (weight_off, bias_dropped, not_divided, channels_swapped, epsilon, axis)
+
+
+def _changed(
+    model: Model,
+    rng: np.random.Generator,
+    least: int,
+    change: Callable[[Array, tuple[int, ...]], object],
+    most: int = 9,
+) -> Model | None:
+    fits = [
+        name
+        for name, weight in model.weights.items()
+        if weight.dtype in (1, 10, 11) and least <= sum(n > 1 for n in weight.shape) <= most
+    ]
+    for name in rng.permutation(fits)[:10]:
+        array = model.weights[name].array().copy()
+        places = np.argwhere(array)
+        if not len(places):
+            continue
+        change(array, tuple(map(int, places[rng.integers(len(places))])))
+        return Model(model.skeleton, {**model.weights, str(name): Inline.of(array)})
+    return None
+
+
+def _attribute(
+    model: Model, rng: np.random.Generator, name: str, change: Callable[[AttributeProto], object]
+) -> Model | None:
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model.skeleton)
+    found = [a for node in skeleton.graph.node for a in node.attribute if a.name == name]
+    if not found:
+        return None
+    change(found[rng.integers(len(found))])
+    return Model(skeleton, model.weights)
+
+
+def effect(original: Model, faulty: Model, feeds: list[dict[str, Array]]) -> float | None:
+    """How far the worst output is off in float64; infinite where the model does not run, None where float64 has no kernels."""
+    worst = 0.0
+    for feed in feeds:
+        try:
+            reference = run_in_float64(original, feed)
+        except Unprovable:
+            return None
+        try:
+            worst = max(worst, deviation(reference, run_in_float64(faulty, feed)))
+        except Unprovable:
+            return float("inf")
+    return worst
+
+
+def by_onnx_grow(original: Path, other: Path, shapes: Shapes) -> bool:
+    """Whether `onnx-grow verify` accepts."""
+    return og.verify(original, other, shapes=shapes).ok
+
+
+def by_onnxsim(original: Path, other: Path, shapes: Shapes) -> bool:
+    """Whether onnxsim's check accepts: five inputs uniform in [0, 1), rtol 1e-4, atol 1e-5."""
+    from onnxsim.model_checking import compare
+
+    wanted = {name: list(shape) for name, shape in (shapes or {}).items()}
+    return bool(compare(onnx.load(other), onnx.load(original), input_shapes=wanted, verbose=False))
+
+
+def by_onnxslim(original: Path, other: Path, shapes: Shapes) -> bool:
+    """Whether onnxslim's check accepts: rtol 1e-3, atol 1e-4, on one input uniform in [0, 1)."""
+    import onnxruntime
+    from onnxslim.utils import check_result
+
+    feed = None
+    results = []
+    for path in (original, other):
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        feed = feed or _uniform(original, shapes)
+        names = [output.name for output in session.get_outputs()]
+        results.append(dict(zip(names, session.run(None, feed), strict=True)))
+    return bool(check_result(*results))
+
+
+def by_polygraphy(original: Path, other: Path, shapes: Shapes) -> bool:
+    """Whether polygraphy accepts: one input uniform in [0, 1], rtol and atol 1e-5."""
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+    from polygraphy.comparator import Comparator
+
+    runners = [OnnxrtRunner(SessionFromOnnx(str(path))) for path in (original, other)]
+    results = Comparator.run(runners, data_loader=[_uniform(original, shapes)])
+    return bool(Comparator.compare_accuracy(results))
+
+
+def _uniform(path: Path, shapes: Shapes) -> dict[str, Array]:
+    """What these tools feed, in sizes and integers that the model accepts."""
+    model = og.load(path)
+    wanted = signature(model)
+    feed = dict(wanted.feed(dict(infer(model, shapes).inputs), 0).arrays)
+    rng = np.random.default_rng(1)
+    return {
+        name: rng.random(a.shape).astype(a.dtype) if a.dtype.kind == "f" else a for name, a in feed.items()
+    }
+
+
+CHECKS = {
+    "onnx-grow": by_onnx_grow,
+    "onnxsim": by_onnxsim,
+    "onnxslim": by_onnxslim,
+    "polygraphy": by_polygraphy,
+}
+
+
+def installed() -> list[str]:
+    """The tools that are here."""
+    from importlib.util import find_spec
+
+    return [name for name in CHECKS if name == "onnx-grow" or find_spec(name)]
+
+
+def asked(check: str, original: Path, other: Path, shapes: Shapes) -> str:
+    """What a check says: equal, different, or error for whatever it raises (which a gate would see as red, too)."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return "equal" if CHECKS[check](original, other, shapes) else "different"
+    except Exception:  # the tools raise whatever they meet
+        return "error"
+
+
+def cases(file: Path, each: int, tools: list[str], done: set[tuple[str, str, str]]) -> Any:
+    """The lines of one model."""
+    name = f"{file.parent.name}/{file.stem}"
+    original, shapes = og.load(file), legal_shapes(file)
+    wanted = signature(original)
+    sizes = dict(infer(original, shapes).inputs)
+    feeds = [dict(wanted.feed(sizes, seed).arrays) for seed in (0, 3, 6)]
+    for growth, grow in GROWTHS.items():
+        planned = [
+            ("none", 0),
+            *((fault.__name__, k) for k in range(-(-each // len(FAULTS))) for fault in FAULTS),
+        ]
+        planned = [
+            (fault, k) for fault, k in planned[: each + 1] if (name, growth, f"{fault} {k}") not in done
+        ]
+        if not planned:
+            continue
+        try:
+            grown = grow(original, shapes)
+        except og.OnnxGrowError:
+            continue
+        grown = Model(grown.skeleton, {k: Inline.of(w.array()) for k, w in grown.weights.items()})
+        for fault, k in planned:
+            line: dict[str, Any] = {"model": name, "growth": growth, "fault": f"{fault} {k}"}
+            rng = np.random.default_rng([zlib.crc32(f"{name}{growth}{fault}".encode()), k])
+            faulty = grown if fault == "none" else globals()[fault](grown, rng)
+            if faulty is not None:
+                line["effect"] = effect(original, faulty, feeds)
+                if fault == "none" or line["effect"] is None or line["effect"] > NOTHING:
+                    with tempfile.TemporaryDirectory() as folder:
+                        path = og.save(faulty, Path(folder) / "faulty.onnx")
+                        line |= {check: asked(check, file, path, shapes) for check in tools}
+            yield line
+
+
+@click.command(help=__doc__)
+@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--each", default=6, show_default=True, help="Faults per growth.")
+@click.option(
+    "--to", "results", type=click.Path(path_type=Path), default=Path("faults.jsonl"), show_default=True
+)
+@click.option(
+    "--largest", type=float, default=5.0, show_default=True, help="Megabytes of the largest file to take."
+)
+def main(sources: tuple[Path, ...], each: int, results: Path, largest: float) -> None:
+    """Run, and print a table."""
+    files = sorted(
+        f
+        for s in sources
+        for f in ([s] if s.is_file() else s.rglob("*.onnx"))
+        if f.stat().st_size < largest * 1e6
+    )
+    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(row["model"], row["growth"], row["fault"]) for row in rows}
+    tools = installed()
+    with results.open("a") as out, click.progressbar(files, file=sys.stderr) as bar:
+        for file in bar:
+            try:
+                for row in cases(file, each, tools, done):
+                    rows.append(row)
+                    out.write(json.dumps(row) + "\n")
+                    out.flush()
+            except og.OnnxGrowError as error:
+                click.echo(f"{file}: {error}", err=True)
+    report(rows, tools)
+
+
+def report(rows: list[dict[str, Any]], tools: list[str]) -> None:
+    """What each tool noticed, by kind of fault, and how often it rejected what is right."""
+    told = [row for row in rows if "onnx-grow" in row]
+    kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in told:
+        kinds[row["fault"].split()[0]].append(row)
+    click.echo(f"{'':20}{'cases':>8}" + "".join(f"{tool:>14}" for tool in tools))
+    for kind, mine in kinds.items():
+        label = "correct, rejected" if kind == "none" else f"{kind}, noticed"
+        found = [sum(row.get(tool, "equal") != "equal" for row in mine) for tool in tools]
+        click.echo(f"{label:26}{len(mine):>6}" + "".join(f"{n:>14}" for n in found))
+    faults = [row for row in told if not row["fault"].startswith("none")]
+    found = [sum(row.get(tool, "equal") != "equal" for row in faults) for tool in tools]
+    click.echo(f"{'all faults, noticed':26}{len(faults):>6}" + "".join(f"{n:>14}" for n in found))
+    missed = [row for row in faults if row["onnx-grow"] == "equal"]
+    for row in missed:
+        click.echo(
+            f"missed by onnx-grow: {row['model']} {row['growth']} {row['fault']}, effect {row['effect']}"
+        )
+    click.echo(
+        f"without effect, not counted: {Counter(row['fault'].split()[0] for row in rows if 'onnx-grow' not in row)}"
+    )
+
+
+if __name__ == "__main__":
+    main()
