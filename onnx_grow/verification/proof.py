@@ -167,10 +167,12 @@ def _by_reference(
 ) -> Sequence[Any]:
     from onnx.reference import ReferenceEvaluator
 
+    from onnx_grow.verification.convolution import Conv
+
     if model is None:
         evaluator = ReferenceEvaluator(node, opsets={opset.domain: opset.version for opset in opsets})
     else:
-        evaluator = ReferenceEvaluator(model)
+        evaluator = ReferenceEvaluator(model, new_ops=[Conv])
     return _placed(node, evaluator.run(None, dict(values)))
 
 

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from onnx_grow.verification.report import Check, Output, Report
 from onnx_grow.verification.sessions import RunError, opened
 from onnx_grow.verification.trials import is_small
 
-__all__ = ["verify"]
+__all__ = ["Standard", "verify"]
 
 Array = np.ndarray[Any, Any]
 
@@ -77,7 +78,6 @@ def verify(
     InvalidModelError for a file that is no model or an original that does not run, InvalidRequestError for arguments
     that do not fit it, DeviceUnavailableError if CUDA is asked for and does not answer.
     """
-    started = time.perf_counter()
     if seeds is not None and seeds < 1:
         raise InvalidRequestError(f"seeds is {seeds}", hint="it takes at least 1")
     if not (math.isfinite(tolerance) and tolerance > 0):
@@ -85,40 +85,79 @@ def verify(
     if max_error is not None and not (math.isfinite(max_error) and max_error > 0):
         raise InvalidRequestError(f"max_error is {max_error}", hint="give a positive number")
     device = choose(provider)
-    before, after = _model(original), _model(grown)
-    found = [checks.interface(before, after), checks.versions(before, after), checks.validity(before, after)]
-    if expect:
-        found.append(checks.growth(after, expect))
-    feeds: Sequence[Feed] = ()
-    outputs: list[Output] = []
-    notes: list[str] = []
-    proved: Proof | None = None
-    if checks.same_inputs(before, after):
-        with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
-            reference = measure(
-                before, Stage(device, Path(folder)), inputs=inputs, shapes=shapes, seeds=seeds
-            )
-            comparison = _compare(reference, after)
+    before = _model(original)
+    with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
+        standard = Standard(before, Stage(device, Path(folder)), inputs, shapes, seeds)
+        return standard.compare(
+            _model(grown), tolerance=tolerance, max_error=max_error, proof=proof, expect=expect
+        )
+
+
+@dataclass(eq=False)
+class Standard:
+    """An original that any number of grown models can be compared with: it runs once, when it is first needed.
+
+    Arguments are those of `verify`; `stage` says where it runs.
+    """
+
+    model: Model
+    stage: Stage
+    inputs: Given | None = None
+    shapes: Mapping[str, Sequence[int]] | None = None
+    seeds: int | None = None
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The original's results and rounding noise."""
+        return measure(self.model, self.stage, inputs=self.inputs, shapes=self.shapes, seeds=self.seeds)
+
+    def compare(
+        self,
+        grown: Model,
+        *,
+        tolerance: float = 3.0,
+        max_error: float | None = None,
+        proof: bool | None = None,
+        expect: checks.Expected | None = None,
+    ) -> Report:
+        """What `verify` says of a grown model."""
+        started = time.perf_counter()
+        before, device = self.model, self.stage.device
+        found = [
+            checks.interface(before, grown),
+            checks.versions(before, grown),
+            checks.validity(before, grown),
+        ]
+        if expect:
+            found.append(checks.growth(grown, expect))
+        feeds: Sequence[Feed] = ()
+        outputs: list[Output] = []
+        notes: list[str] = []
+        proved: Proof | None = None
+        if checks.same_inputs(before, grown):
+            reference = self.reference
+            feeds = reference.feeds
+            comparison = _compare(reference, grown)
             outputs = comparison.settled(tolerance if max_error is None else math.inf)
-        feeds = reference.feeds
-        found.append(comparison.check)
-        wanted = is_small(before, _sizes(feeds[0])) and max_error is None if proof is None else proof
-        if wanted and comparison.check.ok:
-            proved = prove(before, after, feeds[0].arrays, expected=reference.plain[0], tolerance=tolerance)
-            found.append(Check("float64", proved.ok, proved.detail))
-        notes = [*reference.notes, *_warnings(reference)]
-    return Report(
-        provider=device.name,
-        device=str(device),
-        tolerance=tolerance,
-        max_error=max_error,
-        inputs=tuple(feed.label for feed in feeds),
-        outputs=tuple(outputs),
-        checks=tuple(found),
-        warnings=tuple(notes),
-        float64=proved.error if proved else None,
-        seconds=time.perf_counter() - started,
-    )
+            found.append(comparison.check)
+            wanted = is_small(before, _sizes(feeds[0])) and max_error is None if proof is None else proof
+            if wanted and comparison.check.ok:
+                first, expected = feeds[0].arrays, reference.plain[0]
+                proved = prove(before, grown, first, expected=expected, tolerance=tolerance)
+                found.append(Check("float64", proved.ok, proved.detail))
+            notes = [*reference.notes, *_warnings(reference)]
+        return Report(
+            provider=device.name,
+            device=str(device),
+            tolerance=tolerance,
+            max_error=max_error,
+            inputs=tuple(feed.label for feed in feeds),
+            outputs=tuple(outputs),
+            checks=tuple(found),
+            warnings=tuple(notes),
+            float64=proved.error if proved else None,
+            seconds=time.perf_counter() - started,
+        )
 
 
 @dataclass(frozen=True, eq=False)

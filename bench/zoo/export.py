@@ -1,0 +1,107 @@
+"""Export networks with random weights to ONNX, for `bench/coverage.py` to grow.
+
+    python bench/zoo/export.py SOURCE ... [--to FOLDER] [--only GLOB] [--exporter torchscript|dynamo]
+
+SOURCE is torchvision, timm, transformers, keras, sklearn or jax; each needs the packages of its requirements file beside this program.
+Nothing is downloaded. Every model is built and exported in a process of its own; a rerun goes on where the last one stopped, and tries
+again what failed only with --retry. FOLDER/manifest.jsonl has a line for each model: its inputs, or why there is none.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+import isolated  # noqa: E402 (beside this folder)
+
+SOURCES = {
+    "torchvision": "sources.torchvision_models",
+    "timm": "sources.timm_models",
+    "transformers": "sources.transformers_models",
+    "keras": "sources.keras_models",
+    "sklearn": "sources.sklearn_models",
+    "jax": "sources.jax_models",
+}
+CACHE = Path.home() / ".cache" / "onnx-grow" / "zoo"
+
+
+def listed(source: str) -> Iterator[tuple[list[str], tuple[str, ...]]]:
+    """The names of a source's models, and its exporters, the usual one first."""
+    module = importlib.import_module(SOURCES[source])
+    yield module.names(), getattr(module, "EXPORTERS", (source,))
+
+
+def exported(source: str, name: str, exporter: str, file: Path) -> Iterator[dict[str, Any]]:
+    """Export one model; yields what the manifest says of it."""
+    module = importlib.import_module(SOURCES[source])
+    partial = file.with_suffix(".partial")
+    yield module.export(name, exporter, partial)
+    # only a whole file gets the name that coverage.py looks for
+    partial.replace(file)
+
+
+@click.command(help=__doc__)
+@click.argument("sources", nargs=-1, required=True, type=click.Choice(list(SOURCES)))
+@click.option("--to", "folder", type=click.Path(path_type=Path), default=CACHE, show_default=True)
+@click.option("--only", default="*", help="Export only names that match this glob.")
+@click.option("--exporter", help="One of the source's exporters instead of its usual one.")
+@click.option("--retry", is_flag=True, help="Try again what failed before.")
+@click.option("--seconds", type=float, default=300.0, show_default=True, help="Time for one model.")
+@click.option("--gigabytes", type=float, default=8.0, show_default=True, help="Memory for one model.")
+def main(
+    sources: tuple[str, ...],
+    folder: Path,
+    only: str,
+    exporter: str | None,
+    retry: bool,
+    seconds: float,
+    gigabytes: float,
+) -> None:
+    """Export what is not there yet."""
+    warm = ["sources.dynamo_warm"] if exporter == "dynamo" or sources == ("transformers",) else []
+    isolated.prepare(*(SOURCES[source] for source in sources), *warm)
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "manifest.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.exists() else []
+    done = {row["file"] for row in rows if "error" not in row or not retry}
+    for source in sources:
+        names, exporters = next(isolated.results(listed, source, seconds=seconds, gigabytes=gigabytes))
+        used = exporter or exporters[0]
+        suffix = "" if used == exporters[0] else f"@{used}"
+        wanted = [
+            name
+            for name in names
+            if fnmatch.fnmatch(name, only) and f"{source}/{name}{suffix}.onnx" not in done
+        ]
+        (folder / source).mkdir(exist_ok=True)
+        with (
+            manifest.open("a") as out,
+            click.progressbar(wanted, label=source, item_show_func=str, file=sys.stderr) as bar,
+        ):
+            for name in bar:
+                file = folder / source / f"{name}{suffix}.onnx"
+                row = {"file": f"{source}/{file.name}", "source": source, "name": name, "exporter": used}
+                start = time.perf_counter()
+                try:
+                    for told in isolated.results(
+                        exported, source, name, used, file, seconds=seconds, gigabytes=gigabytes
+                    ):
+                        row |= told
+                except isolated.Died as died:
+                    row["error"] = str(died)[-1500:]
+                row["seconds"] = round(time.perf_counter() - start, 1)
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+
+
+if __name__ == "__main__":
+    main()
