@@ -1,7 +1,58 @@
+from __future__ import annotations
+
+import time
+
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.ops.op_conv import Conv as Dense
 
-from graphs import model
 from onnx_grow.verification.convolution import Conv
 
+
+def convolved(
+    kind: type, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, **attributes: object
+) -> np.ndarray:
+    """What a convolution of that implementation gives."""
+    arrays = {"x": x, "w": w} | ({} if b is None else {"b": b})
+    node = helper.make_node("Conv", list(arrays), ["y"], **attributes)
+    inputs = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, a.shape) for name, a in arrays.items()]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)]
+    model = helper.make_model(
+        helper.make_graph([node], "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    return ReferenceEvaluator(model, new_ops=[kind]).run(None, arrays)[0]
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(
+    ("x", "w", "attributes"),
+    [
+        ((2, 4, 9, 8), (6, 4, 3, 2), {"dilations": [2, 3]}),
+        (
+            (2, 4, 9, 8),
+            (6, 2, 3, 2),
+            {"dilations": [2, 1], "group": 2, "strides": [1, 2], "pads": [2, 1, 0, 3]},
+        ),
+        ((1, 4, 20), (4, 1, 3), {"dilations": [4], "group": 4}),
+        ((1, 2, 5, 6, 7), (3, 2, 2, 2, 2), {"dilations": [1, 2, 3], "pads": [0, 1, 2, 1, 0, 1]}),
+        ((2, 4, 9, 8), (6, 4, 3, 3), {"pads": [1, 1, 1, 1]}),
+        ((2, 4, 9, 8), (6, 4, 3, 3), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ],
+)
+def test_agrees_with_the_reference(
+    x: tuple[int, ...], w: tuple[int, ...], attributes: dict[str, object], biased: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    data, kernel = rng.standard_normal(x), rng.standard_normal(w)
+    bias = rng.standard_normal(w[0]) if biased else None
+    mine, theirs = (convolved(kind, data, kernel, bias, **attributes) for kind in (Conv, Dense))
+    np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_kernels_that_reach_far_take_no_longer() -> None:
+    x, w = np.ones((2, 64, 16, 16)), np.ones((32, 64, 3, 3))
+    start = time.perf_counter()
+    convolved(Conv, x, w, None, dilations=[36, 36], pads=[36] * 4)
+    assert time.perf_counter() - start < 5

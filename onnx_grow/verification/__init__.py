@@ -8,4 +8,16 @@ from onnx_grow.verification.providers import Device, choose
 from onnx_grow.verification.report import Check, Output, Report
 from onnx_grow.verification.verification import Standard, verify
 
-__all__ = ["EXACT", "Check", "Device", "Output", "Proof", "Report", "Standard", "choose", "doubled", "prove", "verify"]
+__all__ = [
+    "EXACT",
+    "Check",
+    "Device",
+    "Output",
+    "Proof",
+    "Report",
+    "Standard",
+    "choose",
+    "doubled",
+    "prove",
+    "verify",
+]

@@ -14,8 +14,11 @@ __all__ = ["Conv"]
 Array = np.ndarray[Any, Any]
 
 
-class Conv(Dense):  # type: ignore[misc]  # onnx.reference is untyped; the evaluator goes by the class's name
-    """ONNX's reference, but dilated kernels are applied to every `dilation`-th element of a window."""
+class Conv(Dense):
+    """ONNX's reference, but dilated kernels are applied to every `dilation`-th element of a window.
+
+    The evaluator goes by the name of the class.
+    """
 
     op_domain = ""
 
@@ -33,7 +36,7 @@ class Conv(Dense):  # type: ignore[misc]  # onnx.reference is untyped; the evalu
     ) -> tuple[Array]:
         if auto_pad not in (None, "NOTSET") or max(dilations or [1]) == 1:
             given = (auto_pad, dilations, group, kernel_shape, pads, strides)
-            return super()._run(X, W, B, *given)  # type: ignore[no-any-return]
+            return super()._run(X, W, B, *given)  # type: ignore[no-untyped-call, no-any-return]
         assert dilations is not None
         return (dilated(X, W, B, dilations, group or 1, pads, strides).astype(X.dtype),)
 
@@ -52,11 +55,11 @@ def dilated(
     pads, strides = pads or [0] * (2 * rank), strides or [1] * rank
     x = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
     reach = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
-    windows = sliding_window_view(x, reach, tuple(range(2, 2 + rank)))  # type: ignore[call-overload]
     steps = [slice(None, None, step) for step in (*strides, *dilations)]
-    windows = windows[:, :, *steps]
-    sums = [
-        np.tensordot(part, kernels, [[1, *range(2 + rank, 2 + 2 * rank)], [1, *range(2, 2 + rank)]])
+    windows: Array = sliding_window_view(x, reach, tuple(range(2, 2 + rank)))[:, :, *steps]
+    axes = (1, *range(2 + rank, 2 + 2 * rank)), (1, *range(2, 2 + rank))
+    sums: list[Array] = [
+        np.tensordot(part, kernels, axes)
         for part, kernels in zip(np.split(windows, group, 1), np.split(weight, group), strict=True)
     ]
     out = np.moveaxis(np.concatenate(sums, -1), -1, 1)
