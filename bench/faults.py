@@ -4,9 +4,9 @@
 
 Each model is widened and deepened; the correct growth goes to every check (a rejection is a false alarm), then `--each` faults
 planted in it, one at a time: a weight off by 1 %, two channels swapped, a weight that was not divided, a bias entry dropped, another
-epsilon, another axis attribute. What changes no output by more than 1e-12 in float64 is no fault, and is not counted. The other tools take part
-where they are installed, with their own inputs and tolerances. One line per case goes to FAULTS.jsonl; a rerun goes on where the last
-one stopped.
+epsilon, another axis attribute. What changes no output by more than 1e-12 in float64 is no fault, and is not counted. The other tools
+take part where they are installed, with their own inputs and tolerances. One line per case goes to FAULTS.jsonl; a rerun goes on where
+the last one stopped.
 """
 
 from __future__ import annotations
