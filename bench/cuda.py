@@ -2,8 +2,8 @@
 
     python bench/cuda.py models MODEL_OR_FOLDER ... [--largest MB]
 
-Each model is widened by 2 and deepened, and each growth compared with its original on both, in units of the original's own rounding noise there.
-Prints Markdown for docs/cuda.md. Without a GPU it says so and stops with 4.
+Each model is widened by 2 and deepened, and each growth compared with its original on both, in units of the original's own rounding
+noise there. Prints Markdown for docs/cuda.md. Without a GPU it says so and stops with 4.
 """
 
 from __future__ import annotations

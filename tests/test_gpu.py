@@ -1,4 +1,4 @@
-"""On a GPU: the README's main job, where nodes run, and that wrong is told from right. Skips, with the reason, where CUDA does not answer."""
+"""On a GPU: the README's main job, where nodes run, and that wrong is told from right. Skips where CUDA does not answer."""
 
 from __future__ import annotations
 
