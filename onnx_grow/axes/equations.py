@@ -123,6 +123,7 @@ class Tuned:
 class Statements:
     """All that the rules have said of a graph.
 
+    `statistics` are the nodes that take some over a dimension.
     `zeros` holds for each quantized input (node, input) the integer that stands for zero, None when there are several or it is
     not known.
     """
@@ -133,6 +134,7 @@ class Statements:
     attributes: list[SizedAttribute] = field(default_factory=list)
     sized_inputs: dict[tuple[int, int], SizedInput] = field(default_factory=dict)
     tuned: list[Tuned] = field(default_factory=list)
+    statistics: list[tuple[int, Dim]] = field(default_factory=list)
     zeros: dict[tuple[int, int], int | None] = field(default_factory=dict)
     roles: list[tuple[Role, Dim]] = field(default_factory=list)
     inside: list[tuple[int, Dim]] = field(default_factory=list)
@@ -260,6 +262,7 @@ class Node:
     def uniform(self, dim: Dim) -> None:
         """Say that statistics are taken over a dimension: every index of it needs the same number of copies."""
         self._statements.algebra.uniform(dim, self.label)
+        self._statements.statistics.append((self.index, dim))
 
     def apart(self) -> None:
         """Say that indices of a dimension do not meet but where the rule says so, and that finite values give finite results.

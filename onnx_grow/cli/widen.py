@@ -72,12 +72,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--scheme",
-    type=click.Choice(("split", "copy", "noise", "fresh")),
+    type=click.Choice(("split", "copy", "noise", "fresh", "pad")),
     default="split",
     show_default=True,
     help="How copies share what they feed: in unequal parts, so that they learn apart (split), equally (copy), "
     "or equally with a little noise on what they receive, which is not exact (noise); or new channels are random and feed "
-    "nothing yet (fresh).",
+    "nothing yet (fresh), or are such that norms do not notice them (pad).",
 )
 @click.option(
     "--noise",
@@ -102,7 +102,7 @@ def widen(
     multiple_of: int,
     kinds: tuple[str, ...],
     only: tuple[str, ...],
-    scheme: Literal["split", "copy", "noise", "fresh"],
+    scheme: Literal["split", "copy", "noise", "fresh", "pad"],
     noise: float | None,
     seed: int,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],

@@ -16,8 +16,9 @@ from onnx_grow.axes.inference import Analysis
 from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 from onnx_grow.growth.budget import MOST_CHANNELS, Budget, Footprint, Span, largest
+from onnx_grow.growth.padding import unpaddable
 
-Scheme = Literal["split", "copy", "noise", "fresh"]
+Scheme = Literal["split", "copy", "noise", "fresh", "pad"]
 DEFAULT_KINDS = ("hidden", "residual", "embedding", "state")
 
 
@@ -42,8 +43,9 @@ class WidenPlan:
 
     `axes` grow; `skipped` are axes that were asked for and stay, with the reason. `scheme`: "split" (copies whose outgoing
     weights are unequal random parts), "copy" (equal parts, Net2WiderNet without noise), "noise" (equal parts, relative noise of standard
-    deviation `noise` on the copies' incoming weights), "fresh" (no copies: random incoming weights, outgoing weights of zero). Where an
-    axis has a scheme of its own, that one holds. `seed` decides which channels are copied, and every other draw.
+    deviation `noise` on the copies' incoming weights), "fresh" (no copies: random incoming weights, outgoing weights of zero), "pad" (under
+    norms: channels that leave the statistics as they are). Where an axis has a scheme of its own, that one holds.
+    `seed` decides which channels are copied, and every other draw.
     """
 
     axes: tuple[AxisGrowth, ...]
@@ -175,13 +177,20 @@ def solve(
     for axis, reason in _compounding(analysis, wanted, table, names, request):
         skipped[names[axis]] = reason
         del wanted[axis]
-    uneven = [axis for axis, size in wanted.items() if axis.uniform and size % axis.size]
-    for axis in uneven:
-        who = ", ".join(axis.statistics)
-        skipped[names[axis]] = (
-            f"{who} takes statistics over it, so it grows by whole factors only; {wanted[axis]} is no multiple of {axis.size}"
-        )
-        del wanted[axis]
+    uneven = []
+    for axis in [axis for axis, size in wanted.items() if axis.uniform and size % axis.size]:
+        size = wanted[axis]
+        if not _is_exact(table[names[axis]], table, request):
+            size = wanted[axis] = _nearest_multiple(axis.size, size, request.multiple_of)
+        why_not = unpaddable(analysis, axis, size)
+        if why_not is not None and size % axis.size:
+            uneven.append(axis)
+            who = ", ".join(axis.statistics)
+            skipped[names[axis]] = (
+                f"{who} takes statistics over it, so it grows by whole factors only, and {size} is no multiple of {axis.size} "
+                f"(it cannot be padded: {why_not})"
+            )
+            del wanted[axis]
     for axis in [
         axis for axis in wanted if axis.uniform and not _is_exact(table[names[axis]], table, request)
     ]:
@@ -221,7 +230,12 @@ def fit(
     tied = _tied(analysis)
     axes = {growth.name: table.axes[growth.name] for growth in growths}
     spans = {
-        axis: Span(axis.size, axis.uniform or axis in tied, request.multiple_of) for axis in axes.values()
+        axes[growth.name]: Span(
+            growth.size,
+            (axes[growth.name].uniform and growth.scheme != "pad") or axes[growth.name] in tied,
+            request.multiple_of,
+        )
+        for growth in growths
     }
     sizes = largest(footprint, spans, budget)
     fitting = tuple(
@@ -248,11 +262,14 @@ def check(analysis: Analysis, table: AxisTable, plan: WidenPlan) -> None:
                 f"the plan grows axis {growth.name!r} of {growth.size} channels, which this model does not have",
                 hint="a plan replays on the file that it was made for",
             )
-        if axis.uniform and growth.new_size % axis.size:
+        scheme = growth.scheme or plan.scheme
+        if scheme == "pad" and (why_not := unpaddable(analysis, axis, growth.new_size)) is not None:
+            raise InvalidRequestError(f"axis {growth.name!r} cannot be padded: {why_not}")
+        if scheme != "pad" and axis.uniform and growth.new_size % axis.size:
             raise InvalidRequestError(
                 f"axis {growth.name!r} grows by whole factors only; {growth.new_size} is no multiple of {axis.size}"
             )
-        if (growth.scheme or plan.scheme) == "fresh" and axis.copied:
+        if scheme == "fresh" and axis.copied:
             raise InvalidRequestError(f"axis {growth.name!r} grows by copies only: {axis.copied[0]}")
         wanted[axis] = growth.new_size
     for axis, reason in _untied(analysis, wanted):
@@ -308,8 +325,12 @@ def _new_size(row: AxisInfo, request: Request, whole: bool) -> int:
     wanted = row.size * (request.factor or 2.0)
     if whole:
         return max(row.size + 1, round(wanted))
-    multiple = request.multiple_of
-    return max((row.size // multiple + 1) * multiple, round(wanted / multiple) * multiple)
+    return _nearest_multiple(row.size, wanted, request.multiple_of)
+
+
+def _nearest_multiple(size: int, wanted: float, multiple: int) -> int:
+    """The multiple nearest to the size wanted, but more than that now."""
+    return max((size // multiple + 1) * multiple, round(wanted / multiple) * multiple)
 
 
 def _is_exact(row: AxisInfo, table: AxisTable, request: Request) -> bool:

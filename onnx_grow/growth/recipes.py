@@ -129,6 +129,21 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
+class Mix:
+    """New indices along dimension `dim` are one mixture of the `len(weights)` old ones, which come first."""
+
+    dim: int
+    weights: NDArray[np.float64]
+
+    def apply(self, values: Array) -> Array:
+        """Set the new indices, in double precision, rounded once."""
+        out = np.moveaxis(np.array(values), self.dim, -1)
+        old = len(self.weights)
+        out[..., old:] = np.matmul(out[..., :old].astype(np.float64), self.weights)[..., None]
+        return np.moveaxis(out, -1, self.dim)
+
+
+@dataclass(frozen=True, eq=False)
 class Scale:
     """A factor for every index of the dimensions that `factors` is not 1 long along; it has as many dimensions as the weight."""
 
@@ -143,11 +158,11 @@ class Scale:
         return Scale(self.factors[rows]) if self.factors.ndim and self.factors.shape[0] > 1 else self
 
 
-Step = Share | Draw | Scale
+Step = Share | Draw | Mix | Scale
 
 
 class Grown:
-    """A weight that is another weight, copied along its dimensions by `maps` (None: not), shared, drawn and scaled by `steps`.
+    """A weight that is another weight, copied along its dimensions by `maps` (None: not), shared, drawn, mixed and scaled by `steps`.
 
     `noise` is the relative standard deviation of what is added to the copies (not to the originals), Net2Net's own way to break
     their symmetry. `seed` decides all that is random.
@@ -193,7 +208,7 @@ class Grown:
         """Rows of the first dimension, as many as make a block; all at once where rows depend on each other."""
         rng = np.random.Generator(np.random.SFC64(list(hashlib.sha256(self.seed.encode()).digest())))
         values = self.base.array()
-        shared = any(isinstance(step, Share) and step.dim == 0 for step in self.steps)
+        shared = any(isinstance(step, Share | Mix) and step.dim == 0 for step in self.steps)
         if not self.shape or shared or raw_length(self.dtype, (8,)) < 8:
             yield self._block(values, slice(None), rng)
             return
@@ -217,6 +232,9 @@ class Grown:
         for step in self.steps:
             if isinstance(step, Draw):
                 values = self._drawn(step, values, rows, rng)
+        for step in self.steps:
+            if isinstance(step, Mix):
+                values = step.apply(values)
         for step in self.steps:
             if isinstance(step, Scale):
                 values = step.rows(rows).apply(values)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from onnx_grow.axes.algebra import (
     Axis,
@@ -38,8 +38,9 @@ from onnx_grow.growth.absorb import (
 from onnx_grow.growth.budget import Footprint
 from onnx_grow.growth.carry import Stuck, carry
 from onnx_grow.growth.constants import FLOATS, Constants, Refusal
-from onnx_grow.growth.plan import WidenPlan
-from onnx_grow.growth.recipes import Draw, Grown, Mask, Scale, Share, Split, Step
+from onnx_grow.growth.padding import NotLinear, Padding, padding
+from onnx_grow.growth.plan import Scheme, WidenPlan
+from onnx_grow.growth.recipes import Draw, Grown, Mask, Mix, Scale, Share, Split, Step
 from onnx_grow.growth.sizes import Sizes
 from onnx_grow.model import Draft, Inline, Model, Weight, holds_parameters
 from onnx_grow.shapes import infer as infer_shapes
@@ -61,7 +62,9 @@ def rewrite(
 ) -> Model:
     """The model with the axes of `plan` grown; weights are lazy. Raises Refusal when that cannot be done exactly."""
     maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
-    return _Rewrite(analysis, maps, _fresh(axes, plan), plan).run(metadata or {})
+    return _Rewrite(analysis, maps, _by(axes, plan, "fresh"), _paddings(analysis, axes, plan), plan).run(
+        metadata or {}
+    )
 
 
 def footprint(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> Footprint:
@@ -70,11 +73,22 @@ def footprint(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> 
     Which weights are cloned or inserted is found out once, at the sizes of the plan.
     """
     maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
-    return _Rewrite(analysis, maps, _fresh(axes, plan), plan).footprint()
+    return _Rewrite(
+        analysis, maps, _by(axes, plan, "fresh"), _paddings(analysis, axes, plan), plan
+    ).footprint()
 
 
-def _fresh(axes: Mapping[str, Axis], plan: WidenPlan) -> frozenset[Axis]:
-    return frozenset(axes[g.name] for g in plan.axes if (g.scheme or plan.scheme) == "fresh")
+def _by(axes: Mapping[str, Axis], plan: WidenPlan, scheme: Scheme) -> dict[Axis, int]:
+    """The axes that grow by a scheme, and their new sizes."""
+    return {axes[g.name]: g.new_size for g in plan.axes if (g.scheme or plan.scheme) == scheme}
+
+
+def _paddings(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> dict[Axis, Padding]:
+    padded = _by(axes, plan, "pad")
+    try:
+        return {axis: padding(analysis, axis, n) for axis, n in padded.items()}
+    except NotLinear as reason:
+        raise Refusal(list(padded), str(reason)) from reason
 
 
 @dataclass
@@ -88,11 +102,12 @@ class _Use:
     summed: dict[int, Dim] = field(default_factory=dict)
     shares: dict[int, Share] = field(default_factory=dict)
     draws: list[Draw] = field(default_factory=list)
+    mixes: dict[int, Mix] = field(default_factory=dict)
     scales: list[Scale] = field(default_factory=list)
 
     @property
     def steps(self) -> list[Step]:
-        return [*self.shares.values(), *self.draws, *self.scales]
+        return [*self.shares.values(), *self.draws, *self.mixes.values(), *self.scales]
 
     @property
     def unchanged(self) -> bool:
@@ -104,10 +119,18 @@ class _Use:
 
 
 class _Rewrite:
-    def __init__(self, analysis: Analysis, maps: Maps, fresh: frozenset[Axis], plan: WidenPlan) -> None:
+    def __init__(
+        self,
+        analysis: Analysis,
+        maps: Maps,
+        fresh: Collection[Axis],
+        paddings: Mapping[Axis, Padding],
+        plan: WidenPlan,
+    ) -> None:
         self.analysis = analysis
         self.maps = maps
-        self.fresh = fresh
+        self.fresh = {*fresh, *paddings}
+        self.paddings = paddings
         self.plan = plan
         self.draft = Draft(analysis.model)
         self.constants = Constants(analysis, self.draft)
@@ -136,6 +159,7 @@ class _Rewrite:
 
     def _grow_weights(self) -> list[tuple[int, int]]:
         """Give every weight its copies, shares and scales; one use (node, input) of each weight of numbers that came of it."""
+        self._mix()
         self._contract()
         self._draw()
         return self._weights()
@@ -143,7 +167,7 @@ class _Rewrite:
     def _contract(self) -> None:
         """Share what the copies of contracted dimensions are summed to: between weights, or by scales that weights take."""
         waiting: dict[Contraction, dict[Place, Factors]] = {}
-        for contraction in self.analysis.said.contractions:
+        for contraction in map(self._without_zeros, self.analysis.said.contractions):
             if any(leaf in self.maps for leaf in leaves(contraction.over)) and not self._shared(contraction):
                 self._refuse_fresh(contraction)
                 places = {
@@ -228,6 +252,25 @@ class _Rewrite:
         dim = self.analysis.dims[name][dilution.position]
         return grown_size(dim, self.maps) / size(dim)
 
+    def _mix(self) -> None:
+        """Let padded channels be what they have to be, and norms of more channels give what they gave."""
+        for padded in self.paddings.values():
+            for place, (d, weights) in padded.mixtures.items():
+                self.uses[place].mixes[d] = Mix(d, weights)
+            for place, factor in padded.factors.items():
+                rank = len(self.analysis.uses[place])
+                self.uses[place].scales.append(Scale(np.full((1,) * rank, factor)))
+            for node, epsilon in padded.epsilons.items():
+                _set(self.draft.node(node), "epsilon", epsilon)
+            for node, factor in padded.inserted.items():
+                insert_after(self.analysis, self.constants, node, factor)
+
+    def _without_zeros(self, contraction: Contraction) -> Contraction:
+        """What is summed, but for padded channels that are zero here: any weights will do for them."""
+        zeros = {axis for axis, padded in self.paddings.items() if contraction.node in padded.free}
+        over = tuple(leaf for leaf in leaves(contraction.over) if leaf not in zeros)
+        return replace(contraction, over=over) if zeros else contraction
+
     def _shared(self, contraction: Contraction) -> bool:
         """Share between the copies in a weight, if there is one."""
         behind = (
@@ -291,11 +334,20 @@ class _Rewrite:
             and not held.quantized
         }
         places |= {place for place in self.uses if place[1] == 0 and self._is_table(*place)}
+        mixed = {
+            (self.analysis.topology.proto(node).input[i], d): mix
+            for (node, i), use in self.uses.items()
+            for d, mix in use.mixes.items()
+            if len(self.analysis.uses[node, i]) > 1
+        }
         for place in sorted(places):
             use = self.uses[place]
             for d, dim in enumerate(self.analysis.uses[place]):
                 new = new_indices(dim, self.maps, self.fresh - set(leaves(use.summed.get(d, ()))))
-                if new.any():
+                name = self.analysis.topology.proto(place[0]).input[place[1]]
+                if d not in use.mixes and (name, d) in mixed:
+                    use.mixes[d] = mixed[name, d]  # stays one weight with whoever computes the channels by it
+                elif d not in use.mixes and new.any():
                     use.draws.append(Draw(d, new))
 
     def _is_table(self, node: int, i: int) -> bool:
@@ -395,11 +447,7 @@ class _Rewrite:
         for tuned in self.analysis.said.tuned:
             new, old = grown_size(tuned.dim, self.maps), size(tuned.dim)
             if new != old:
-                proto = self.draft.node(tuned.node)
-                kept = [a for a in proto.attribute if a.name != tuned.name]
-                del proto.attribute[:]
-                value = tuned.value * (new / old) ** tuned.power
-                proto.attribute.extend([*kept, helper.make_attribute(tuned.name, value)])
+                _set(self.draft.node(tuned.node), tuned.name, tuned.value * (new / old) ** tuned.power)
 
     def _value_infos(self) -> None:
         """Correct the shapes that the file declares of tensors inside the graph."""
@@ -441,6 +489,13 @@ class _Rewrite:
                     raise Refusal(axes, f"{label} would give shape {list(found)} where {list(wanted)} is due")
 
 
+def _set(proto: NodeProto, name: str, value: float) -> None:
+    """Give a node an attribute in place of what it has of that name."""
+    kept = [attribute for attribute in proto.attribute if attribute.name != name]
+    del proto.attribute[:]
+    proto.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
 def _key(step: Step) -> tuple[object, ...]:
     """What makes two steps the same."""
     match step:
@@ -449,5 +504,7 @@ def _key(step: Step) -> tuple[object, ...]:
             return step.dim, step.split, step.fill, step.classes.tobytes(), silent
         case Draw():
             return step.dim, step.new.tobytes()
+        case Mix():
+            return step.dim, step.weights.tobytes()
         case Scale():
             return step.factors.shape, step.factors.tobytes()

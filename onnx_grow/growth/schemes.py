@@ -1,7 +1,8 @@
-"""Which scheme an axis grows by: the one that was asked for, or copies where nothing else would keep the function.
+"""Which scheme an axis grows by: the one that was asked for, or another where that would not keep the function.
 
-    split, copy, noise    new channels are copies, which share what they feed: right for every axis
+    split, copy, noise    new channels are copies, which share what they feed: right for every axis, by whole factors under statistics
     fresh                 new channels are random and feed nothing yet: right where whoever reads them has a weight to ignore them by
+    pad                   new channels are what a norm does not notice: right under norms of what is linear, at any size
 
 A fresh channel leaves every sum as it is: 0 x = 0 for every finite x. Nobody else may look at it: no statistics, no maximum, no
 softmax over the channels, nothing that would make it infinite. What the rules say of an axis decides (`Axis.copied`); whether each
@@ -13,23 +14,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from onnx_grow.axes.inference import Analysis
 from onnx_grow.axes.table import AxisTable
+from onnx_grow.growth.padding import unpaddable
 from onnx_grow.growth.plan import AxisGrowth, Scheme
 
 __all__ = ["assigned"]
 
 
 def assigned(
-    growths: Sequence[AxisGrowth], table: AxisTable, scheme: Scheme, copies: Mapping[str, str]
+    analysis: Analysis,
+    growths: Sequence[AxisGrowth],
+    table: AxisTable,
+    scheme: Scheme,
+    copies: Mapping[str, str],
 ) -> tuple[AxisGrowth, ...]:
     """The same growths, each with its scheme. `copies` are names of axes that need copies for the reasons given."""
-    return tuple(_with_scheme(growth, table, scheme, copies) for growth in growths)
+    return tuple(_assigned(analysis, growth, table, scheme, copies.get(growth.name)) for growth in growths)
 
 
-def _with_scheme(
-    growth: AxisGrowth, table: AxisTable, scheme: Scheme, copies: Mapping[str, str]
+def _assigned(
+    analysis: Analysis, growth: AxisGrowth, table: AxisTable, scheme: Scheme, refusal: str | None
 ) -> AxisGrowth:
-    reasons = (*table.axes[growth.name].copied, *filter(None, [copies.get(growth.name)]))
-    if scheme != "fresh" or not reasons:
-        return replace(growth, scheme=scheme)
-    return replace(growth, scheme="split", because=reasons[0])
+    axis = table.axes[growth.name]
+    if axis.uniform and growth.new_size % growth.size:
+        because = f"{next(iter(axis.statistics))} takes statistics over it, and {growth.new_size} is no multiple of {growth.size}"
+        return replace(growth, scheme="pad", because="" if scheme == "pad" else because)
+    why_not = refusal
+    if scheme == "fresh":
+        why_not = next(iter(axis.copied), refusal)
+    elif scheme == "pad":
+        why_not = (
+            unpaddable(analysis, axis, growth.new_size)
+            if axis.uniform
+            else "no norm takes statistics over it"
+        )
+    return replace(growth, scheme="split", because=why_not) if why_not else replace(growth, scheme=scheme)

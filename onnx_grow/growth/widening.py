@@ -88,7 +88,9 @@ def widen(
     grow in whole factors only stay behind it where they must, and the others use what they leave.
     `scheme` is how copies share what they are summed to: "split" at random, element by element, exactly (default); "copy" equally;
     "noise" equally, with relative noise of standard deviation `noise` on what the copies receive, which changes the function by about
-    that much; "fresh" makes no copies but random channels that feed nothing yet, where that keeps the function, else splits.
+    that much; "fresh" makes no copies but random channels that feed nothing yet, where that keeps the function, else splits;
+    "pad" gives axes under norms channels that leave the statistics as they are, as any scheme does where such an axis grows to no
+    multiple of its size.
     `seed` decides every draw. `shapes` fixes input shapes that the file leaves open, for the analysis.
 
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can grow as
@@ -171,7 +173,7 @@ class _Settlement:
         while True:
             table = tabulate(self.analysis)
             growths, skipped = solve(self.analysis, table, self.request)
-            growths = assigned(growths, table, self.empty.scheme, self.copied)
+            growths = assigned(self.analysis, growths, table, self.empty.scheme, self.copied)
             plan = replace(self.empty, axes=growths, skipped=(*self.refused.items(), *skipped))
             try:
                 if self.budget is not None:

@@ -1,0 +1,610 @@
+"""Padding: an axis under LayerNormalization or RMSNormalization grows to any size, by channels that the norm does not notice.
+
+    RMSNormalization      new channels are 0: the mean square becomes n / n' of what it was
+    LayerNormalization    new channels are the mean of the old ones: the mean stays, the variance becomes n / n' of what it was
+
+With gamma sqrt(n / n') and epsilon n / n' the old channels come out as before, and the new ones as beta, which is 0. Whoever reads
+them there may have any weights for them; whoever reads them before the norm needs weights of zero.
+
+Who computes the channels has to make the new ones: a weight by a mixture of its rows, `sum_i m[i] W[i]`, with m = 1/n for the mean and
+m = 0 for zero. The mixture is demanded of the norm's input and handed back through all that is linear in the channels, as far as
+the weights; a factor per channel on the way is divided out. What is not linear refuses, and the reason names it.
+
+Norms that exporters spelled out (ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div) are not matched but computed with: a mean
+of zeros and n old channels is n / n' of what it was, and this factor is carried along until a constant can take it. The
+constant added to a variance takes it, so that epsilon is scaled; gamma takes its root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from onnx_grow.axes.algebra import Axis, leaves, resolve, size
+from onnx_grow.axes.inference import Analysis, Dims
+from onnx_grow.growth.constants import FLOATS
+
+__all__ = ["NotLinear", "Padding", "padding", "unpaddable"]
+
+Mixture = NDArray[np.float64]
+Place = tuple[int, int]  # a node and one of its inputs
+
+
+class NotLinear(Exception):
+    """The axis cannot be padded, for this reason."""
+
+
+@dataclass
+class Padding:
+    """What padding one axis takes.
+
+    `mixtures`: constants whose new indices along a dimension are mixtures of the old ones. `factors`: constants that are scaled.
+    `epsilons`: attributes of norms. `inserted`: nodes behind which a factor is put right. `free`: nodes that sum over the axis where
+    its new channels are zero, so that their weights may be anything.
+    """
+
+    mixtures: dict[Place, tuple[int, Mixture]] = field(default_factory=dict)
+    factors: dict[Place, float] = field(default_factory=dict)
+    epsilons: dict[int, float] = field(default_factory=dict)
+    inserted: dict[int, float] = field(default_factory=dict)
+    free: set[int] = field(default_factory=set)
+
+
+def padding(analysis: Analysis, axis: Axis, new_size: int) -> Padding:
+    """How to pad an axis to a size. Raises NotLinear when that would not be exact, naming the node."""
+    return _Pad(analysis, axis, new_size).found()
+
+
+def unpaddable(analysis: Analysis, axis: Axis, new_size: int) -> str | None:
+    """Why an axis cannot be padded; None if it can."""
+    try:
+        padding(analysis, axis, new_size)
+    except NotLinear as reason:
+        return str(reason)
+    return None
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """A norm as an operator: which inputs it sums and normalises, its parameters, and the output that is the sum."""
+
+    summed: tuple[int, ...]
+    gamma: int
+    beta: int | None
+    epsilon: float
+    centred: bool
+    total: int | None = None
+
+
+_NORMS = {
+    "LayerNormalization": _Norm((0,), 1, 2, 1e-5, True),
+    "RMSNormalization": _Norm((0,), 1, None, 1e-5, False),
+    "SimplifiedLayerNormalization": _Norm((0,), 1, None, 1e-5, False),
+    "SkipLayerNormalization": _Norm((0, 1, 4), 2, 3, 1e-12, True, 3),
+    "SkipSimplifiedLayerNormalization": _Norm((0, 1, 3), 2, None, 1e-12, False, 3),
+    "EmbedLayerNormalization": _Norm((2, 3, 4), 5, 6, 1e-12, True, 2),
+}
+_MOVES = frozenset(
+    (
+        "Cast",
+        "DepthToSpace",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    )
+)
+_LINEAR = _MOVES | {
+    "AveragePool",
+    "GlobalAveragePool",
+    "Neg",
+    "ReduceMean",
+    "ReduceSum",
+    "Resize",
+    "Upsample",
+}
+_ZERO_AT_ZERO = frozenset(
+    (
+        "Abs",
+        "Celu",
+        "Elu",
+        "Erf",
+        "FastGelu",
+        "Gelu",
+        "HardSwish",
+        "LeakyRelu",
+        "Mish",
+        "PRelu",
+        "QuickGelu",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sign",
+        "Sin",
+        "Softsign",
+        "Sqrt",
+        "Swish",
+        "Tanh",
+    )
+)
+_SUMS = ("Add", "Mean", "Sub", "Sum")
+_COARSE = 1 / 64
+"""A relative change by rounding that is too much for a constant that is scaled."""
+
+
+class _Stuck(Exception):
+    """A tensor comes out scaled, and somebody reads it who cannot make up for it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class _Pad:
+    def __init__(self, analysis: Analysis, axis: Axis, new_size: int) -> None:
+        self.analysis = analysis
+        self.topology = analysis.topology
+        self.axis = axis
+        self.ratio = axis.size / new_size
+        self.mean: Mixture = np.full(axis.size, 1.0 / axis.size)
+        self.nothing: Mixture = np.zeros(axis.size)
+        self.result = Padding()
+        self.demands: dict[str, Mixture] = {}
+        self.zero: set[str] = set()
+        self.restored: set[str] = set()
+        self.understood: set[int] = set()
+
+    def found(self) -> Padding:
+        if self.axis.replicated:
+            raise NotLinear(next(iter(self.axis.replicated)))
+        for index in reversed(range(len(self.topology.nodes))):
+            self._demand(index)
+        for index, dim in self.analysis.said.statistics:
+            if self.axis in leaves(dim) and index not in self.understood:
+                raise NotLinear(f"{self._label(index)} takes other statistics over it than those of a norm")
+        while True:
+            try:
+                return self._carried()
+            except _Stuck as stuck:
+                producer = self.topology.producers[stuck.name]
+                if stuck.name in self.restored or self.topology.proto(producer).output[0] != stuck.name:
+                    raise NotLinear(f"{self._label(producer)} cannot be scaled") from stuck
+                self.restored.add(stuck.name)
+
+    # Backward: what the norms demand of their inputs, handed back to the weights.
+
+    def _demand(self, index: int) -> None:
+        proto = self.topology.proto(index)
+        norm = self._norm(index)
+        if norm is not None:
+            self._demand_of_norm(index, norm)
+        elif self._averages(index):
+            self._demand_of_mean(index)
+        else:
+            for name in proto.output:
+                if name in self.demands:
+                    self._hand_back(index, proto, self.demands[name])
+
+    def _demand_of_norm(self, index: int, norm: _Norm) -> None:
+        proto = self.topology.proto(index)
+        if any(
+            self._is_read(name) for o, name in enumerate(proto.output) if name and o not in (0, norm.total)
+        ):
+            raise NotLinear(f"{self._label(index)} gives away its statistics")
+        if norm.gamma >= len(proto.input) or not self._is_constant(index, norm.gamma):
+            raise NotLinear(f"{self._label(index)} has no constant scale")
+        self.understood.add(index)
+        wanted = self.mean if norm.centred else self.nothing
+        self._agree(
+            self.demands.get(proto.output[norm.total]) if self._has_output(proto, norm.total) else None,
+            wanted,
+            index,
+        )
+        for i in norm.summed:
+            if i < len(proto.input) and proto.input[i]:
+                self._give(index, i, wanted)
+        asked = self.demands.get(proto.output[0], self.nothing)
+        if asked.any():
+            gamma = self._along(index, norm.gamma)
+            if not norm.centred or not np.allclose(asked * gamma, (asked * gamma)[0], rtol=1e-6, atol=0):
+                reason = "is added to what is normalised again, and its scales differ between channels"
+                raise NotLinear(f"the result of {self._label(index)} {reason}")
+        if norm.beta is not None and norm.beta < len(proto.input) and proto.input[norm.beta]:
+            self._give(index, norm.beta, asked)
+        elif asked.any() and not norm.centred:
+            raise NotLinear(f"{self._label(index)} has no bias")
+
+    def _demand_of_mean(self, index: int) -> None:
+        """The mean of squares leaves zeros out, any other mean is not changed by itself."""
+        self.understood.add(index)
+        producer = self.topology.producers.get(self.topology.proto(index).input[0])
+        squares = producer is not None and self._squares(producer)
+        self._give(index, 0, self.nothing if squares else self.mean)
+
+    def _hand_back(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
+        """Demand of a node's operands what makes its result as demanded."""
+        op, zero = proto.op_type, not mixture.any()
+        if op in _LINEAR or (zero and op in (*_ZERO_AT_ZERO, "Pow", "MaxPool") and len(proto.input) <= 2):
+            self._give(index, 0, mixture)
+        elif zero and op == "Sub" and self._mean_of(proto.input[1]) == proto.input[0]:
+            self._give(index, 0, self.mean)
+        elif op in (*_SUMS, "Concat"):
+            for i in range(len(proto.input)):
+                self._give(index, i, mixture)
+        elif op == "Where" and self._position(index, 0) is None:
+            self._give(index, 1, mixture)
+            self._give(index, 2, mixture)
+        elif op in ("Mul", "Div"):
+            self._hand_back_product(index, proto, mixture)
+        elif op in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
+            self._hand_back_contraction(index, proto, mixture)
+        else:
+            raise NotLinear(f"{self._label(index)} is not linear in it")
+
+    def _hand_back_product(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
+        having = [i for i in (0, 1) if self._position(index, i) is not None]
+        known = [i for i in having if self._is_constant(index, i)]
+        if having == [0] or (having == [1] and proto.op_type == "Mul"):
+            self._give(index, having[0], mixture)
+        elif not mixture.any():
+            # One zero is enough; a gate is never zero.
+            open_ = [i for i in having if i not in known and not self._is_gate(proto.input[i])]
+            if not open_ or (proto.op_type == "Div" and open_[0] != 0):
+                raise NotLinear(f"{self._label(index)} multiplies what cannot be zero")
+            self._give(index, open_[0], mixture)
+        elif len(having) == 2 and len(known) == 1 and (proto.op_type == "Mul" or known == [1]):
+            factors = self._along(index, known[0])
+            new = sqrt(float(np.mean(factors**2)))
+            if not new or (proto.op_type == "Div" and not factors.all()):
+                raise NotLinear(f"{self._label(index)} multiplies by zero")
+            self._give(index, known[0], factors * new / float(factors @ factors))
+            weighted = mixture * factors / new if proto.op_type == "Mul" else mixture / factors * new
+            self._give(index, 1 - known[0], weighted)
+        else:
+            raise NotLinear(f"{self._label(index)} multiplies two tensors that are computed")
+
+    def _hand_back_contraction(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
+        """Of the operand that has the channels of the result, and the bias."""
+        made = [
+            (i, d)
+            for i, d in self._results(index, proto)
+            if self.axis in leaves((self.analysis.input_dims(index, i) or ())[d])
+        ]
+        through = proto.op_type.startswith("Conv") and self._passes(index)
+        if through and mixture.any():
+            raise NotLinear(f"{self._label(index)} treats each channel in its own way")
+        if through:
+            self._give(index, 0, mixture)
+        elif len(made) == 1:
+            i, d = made[0]
+            self._give(index, i, mixture, d)
+        else:
+            raise NotLinear(f"{self._label(index)} is not linear in it")
+        if proto.op_type != "MatMul" and len(proto.input) > 2 and proto.input[2]:
+            self._give(index, 2, mixture)
+
+    def _results(self, index: int, proto: NodeProto) -> list[Place]:
+        """The (input, dimension) pairs that become dimensions of channels of the result."""
+        left, right = (len(self.analysis.input_dims(index, i) or ()) for i in (0, 1))
+        match proto.op_type:
+            case "MatMul":
+                return [(1, right - 1)] * (right > 1) + [(0, d) for d in range(max(left - 1, 0))]
+            case "Gemm":
+                return [
+                    (1, 0 if _attribute(proto, "transB", 0) else 1),
+                    (0, 1 if _attribute(proto, "transA", 0) else 0),
+                ]
+            case "Conv":
+                return [(1, 0)]
+            case _:
+                return [(1, 1)]
+
+    def _passes(self, index: int) -> bool:
+        """Whether a convolution keeps the channels apart: in groups, of which the axis is the number."""
+        summed = any(
+            contraction.node == index and self.axis in leaves(contraction.over)
+            for contraction in self.analysis.said.contractions
+        )
+        return not summed and self._position(index, 0) is not None
+
+    def _give(self, index: int, i: int, mixture: Mixture, d: int | None = None) -> None:
+        """Demand a mixture of one input of a node."""
+        name = self.topology.proto(index).input[i]
+        at = self._position(index, i) if d is None else d
+        if at is None:
+            self._shared_by_all(index, name, mixture)
+        elif name in self.analysis.constants:
+            dims = self.analysis.uses[index, i]
+            if resolve(dims[at]) != (self.axis,) or self.analysis.shapes.dtype.get(name) not in FLOATS:
+                raise NotLinear(f"{self._label(index)} has weights that cannot be mixed")
+            self._agree(self.result.mixtures.get((index, i), (at, None))[1], mixture, index)
+            self.result.mixtures[index, i] = at, mixture
+        else:
+            self._agree(self.demands.get(name), mixture, index)
+            self.demands[name] = mixture
+
+    def _shared_by_all(self, index: int, name: str, mixture: Mixture) -> None:
+        """A number that all channels share is its own mean, but not zero."""
+        value = self._value(name) if self._is_known(name) else None
+        none = value is not None and not np.any(value)
+        if abs(float(mixture.sum()) - 1.0) > 1e-9 and not (none and not mixture.any()):
+            raise NotLinear(f"{self._label(index)} adds to it what all its channels share")
+
+    def _agree(self, said: Mixture | None, mixture: Mixture, index: int) -> None:
+        if said is not None and not np.allclose(said, mixture, rtol=1e-9, atol=1e-15):
+            raise NotLinear(
+                f"{self._label(index)} and another node that reads it need different new channels"
+            )
+
+    # Forward: where new channels are zero, and which factors the statistics cause.
+
+    def _carried(self) -> Padding:
+        """The result, once every factor has found a constant that takes it."""
+        mixtures = dict(self.result.mixtures)
+        self.result = Padding(mixtures)
+        self.zero = {name for name, mixture in self.demands.items() if not mixture.any()}
+        factors: dict[str, float] = {}
+        for index in range(len(self.topology.nodes)):
+            self._zeros(index)
+            self._factor(index, factors)
+        for contraction in self.analysis.said.contractions:
+            if self.axis in leaves(contraction.over):
+                self._free(contraction.node)
+        return self.result
+
+    def _free(self, index: int) -> None:
+        proto = self.topology.proto(index)
+        computed = [
+            name
+            for name in proto.input
+            if not self._is_known(name)
+            and any(self.axis in leaves(dim) for dim in self.analysis.dims.get(name, ()))
+        ]
+        if computed and all(name in self.zero for name in computed):
+            self.result.free.add(index)
+
+    def _zeros(self, index: int) -> None:
+        proto = self.topology.proto(index)
+        name = proto.output[0] if proto.output else ""
+        if not name or name in self.demands or self._tensor_position(name) is None:
+            return
+        norm = self._norm(index)
+        if norm is not None:
+            self.zero.add(name)
+            return
+        if proto.op_type in (
+            *_MOVES,
+            *_ZERO_AT_ZERO,
+            "Neg",
+            "Div",
+            "MaxPool",
+            "AveragePool",
+            "GlobalAveragePool",
+        ):
+            is_zero = proto.input[0] in self.zero
+        elif proto.op_type == "Mul":
+            is_zero = any(operand in self.zero for operand in proto.input)
+        elif proto.op_type in ("Add", "Sub"):
+            is_zero = self._zero_sum(index, proto)
+        else:
+            is_zero = bool(proto.input) and proto.op_type == "Concat" and self.zero.issuperset(proto.input)
+        if is_zero:
+            self.zero.update(output for output in proto.output if self._tensor_position(output) is not None)
+
+    def _zero_sum(self, index: int, proto: NodeProto) -> bool:
+        """Whether a sum is zero; a bias is made so."""
+        biases = [i for i in (0, 1) if self._is_bias(index, i)]
+        others = [proto.input[i] for i in (0, 1) if i not in biases]
+        if not others or not self.zero.issuperset(others):
+            return False
+        for i in biases:
+            at = self._position(index, i)
+            assert at is not None
+            self.result.mixtures[index, i] = at, self.nothing
+        return True
+
+    def _is_bias(self, index: int, i: int) -> bool:
+        at = self._position(index, i, strict=False)
+        return (
+            at is not None
+            and self._is_constant(index, i)
+            and (index, i) not in self.result.mixtures
+            and resolve(self.analysis.uses[index, i][at]) == (self.axis,)
+        )
+
+    def _factor(self, index: int, factors: dict[str, float]) -> None:
+        """By how much the results of a node are too large; constants take what they can."""
+        proto = self.topology.proto(index)
+        norm = self._norm(index)
+        if norm is not None:
+            self._take(index, norm.gamma, sqrt(self.ratio))
+            self.result.epsilons[index] = float(_attribute(proto, "epsilon", norm.epsilon)) * self.ratio
+        given = {i: factors[name] for i, name in enumerate(proto.input) if name in factors}
+        out = self._passed(index, proto, given) if given else 1.0
+        if self._averages(index) and proto.input[0] in self.zero:
+            out *= self.ratio
+        if out == 1.0:
+            return
+        name = proto.output[0]
+        exposed = name in self.topology.outputs or name in self.topology.captured
+        if name in self.restored or exposed:
+            self.result.inserted[index] = 1.0 / out
+        else:
+            factors.update(dict.fromkeys(filter(None, proto.output), out))
+
+    def _passed(self, index: int, proto: NodeProto, given: dict[int, float]) -> float:
+        """What becomes of the factors of a node's inputs. Raises _Stuck where one cannot be carried on."""
+        op, first = proto.op_type, next(iter(given))
+        known = [i for i, name in enumerate(proto.input) if i not in given and name and self._is_known(name)]
+        f = given[first]
+        if op in (*_LINEAR, "Abs", "Relu") and first == 0:
+            return f
+        if op == "Sqrt":
+            return sqrt(f)
+        if op == "Reciprocal":
+            return 1.0 / f
+        if op == "Pow" and first == 0:
+            exponent = self._value(proto.input[1])
+            if exponent is not None and exponent.size == 1:
+                return float(f ** float(exponent.reshape(-1)[0]))
+        alike = len(set(given.values())) == 1 and len(known) + len(given) == len(proto.input)
+        if op in ("Add", "Sub", "Max", "Min") and alike and all(self._take(index, i, f) for i in known):
+            return f
+        if op == "Mul":
+            if known and self._take(index, known[0], 1.0 / f):
+                return 1.0
+            return given.get(0, 1.0) * given.get(1, 1.0)
+        if op == "Div":
+            if known and self._take(index, known[0], f):
+                return 1.0
+            return given.get(0, 1.0) / given.get(1, 1.0)
+        if (
+            op in ("MatMul", "Gemm", "Conv")
+            and known
+            and known[0] <= 1
+            and self._take(index, known[0], 1.0 / f)
+        ):
+            return 1.0
+        raise _Stuck(proto.input[first])
+
+    def _take(self, index: int, i: int, factor: float) -> bool:
+        """Scale a constant or what is computed from constants; whether that is possible."""
+        name = self.topology.proto(index).input[i]
+        if name in self.analysis.constants:
+            return self._take_constant((index, i), name, factor)
+        producer = self.topology.producers.get(name)
+        if producer is None or len(self.topology.consumers[name]) > 1 or not self._is_known(name):
+            return False
+        proto = self.topology.proto(producer)
+        if proto.op_type in _MOVES:
+            return self._take(producer, 0, factor)
+        if proto.op_type in ("Add", "Sub"):
+            if not all(self._take(producer, k, factor) for k in (0, 1)):
+                raise NotLinear(f"{self._label(producer)} cannot be scaled")
+            return True
+        return proto.op_type in ("Mul", "Div") and self._take(producer, 0, factor)
+
+    def _take_constant(self, place: Place, name: str, factor: float) -> bool:
+        if self.analysis.shapes.dtype.get(name) not in FLOATS:
+            return False
+        value = self._value(name)
+        if value is not None and value.size == 1:
+            dtype = helper.tensor_dtype_to_np_dtype(self.analysis.shapes.dtype[name])
+            wanted = float(value.reshape(-1)[0]) * factor
+            rounded = float(np.asarray(wanted).astype(dtype))
+            if abs(rounded - wanted) > _COARSE * abs(wanted):
+                raise NotLinear(
+                    f"{self._label(place[0])} adds {wanted / factor:.1e}, which is too small to be scaled"
+                )
+        self.result.factors[place] = self.result.factors.get(place, 1.0) * factor
+        return True
+
+    # What a node is and has.
+
+    def _norm(self, index: int) -> _Norm | None:
+        """The norm that a node takes over the axis, and over nothing else."""
+        proto = self.topology.proto(index)
+        norm = _NORMS.get(proto.op_type)
+        if norm is None:
+            return None
+        dims = self.analysis.input_dims(index, norm.summed[0]) or ()
+        first = int(_attribute(proto, "axis", -1)) if norm.total is None else -1
+        over = [dim for dim in dims[first:] if size(dim) > 1]
+        return norm if len(over) == 1 and resolve(over[0]) == (self.axis,) else None
+
+    def _averages(self, index: int) -> bool:
+        """Whether a node takes the mean over the axis, and over nothing else."""
+        proto = self.topology.proto(index)
+        if proto.op_type != "ReduceMean":
+            return False
+        dims = self.analysis.input_dims(index, 0) or ()
+        out = self.analysis.dims.get(proto.output[0])
+        if out is None or not any(resolve(dim) == (self.axis,) for dim in dims):
+            return False
+        kept = [leaf for dim in out for leaf in leaves(dim)]
+        gone = [leaf for dim in dims for leaf in leaves(dim) if leaf not in kept]
+        return gone == [self.axis]
+
+    def _mean_of(self, name: str) -> str | None:
+        """The tensor whose mean over the axis this is, once moved."""
+        while (producer := self.topology.producers.get(name)) is not None:
+            if self._averages(producer):
+                return str(self.topology.proto(producer).input[0])
+            if self.topology.proto(producer).op_type not in _MOVES:
+                return None
+            name = self.topology.proto(producer).input[0]
+        return None
+
+    def _squares(self, index: int) -> bool:
+        proto = self.topology.proto(index)
+        if proto.op_type == "Pow":
+            exponent = self._value(proto.input[1])
+            return exponent is not None and bool((exponent % 2 == 0).all())
+        return proto.op_type == "Mul" and proto.input[0] == proto.input[1]
+
+    def _is_gate(self, name: str) -> bool:
+        producer = self.topology.producers.get(name)
+        return producer is not None and self.topology.proto(producer).op_type in (
+            "HardSigmoid",
+            "Sigmoid",
+            "Softmax",
+        )
+
+    def _is_constant(self, index: int, i: int) -> bool:
+        return self.topology.proto(index).input[i] in self.analysis.constants
+
+    def _is_known(self, name: str) -> bool:
+        return name in self.analysis.constants or name in self.analysis.folded
+
+    def _is_read(self, name: str) -> bool:
+        return bool(self.topology.consumers.get(name)) or name in self.topology.outputs
+
+    def _has_output(self, proto: NodeProto, o: int | None) -> bool:
+        return o is not None and o < len(proto.output) and bool(proto.output[o])
+
+    def _value(self, name: str) -> NDArray[Any] | None:
+        weight = self.analysis.model.weights.get(name)
+        return self.analysis.shapes.value.get(name) if weight is None else weight.array()
+
+    def _along(self, index: int, i: int) -> Mixture:
+        """The elements of a constant along the axis; it must have no other dimension."""
+        value = self._value(self.topology.proto(index).input[i])
+        at = self._position(index, i)
+        if at is None or value is None or value.size != self.axis.size:
+            raise NotLinear(f"{self._label(index)} multiplies by more than a number for each channel")
+        return value.astype(np.float64).reshape(-1)
+
+    def _position(self, index: int, i: int, *, strict: bool = True) -> int | None:
+        """The dimension of an input that is or contains the axis."""
+        return self._holds(self.analysis.input_dims(index, i) or (), index, strict)
+
+    def _tensor_position(self, name: str) -> int | None:
+        return self._holds(self.analysis.dims.get(name, ()), 0, strict=False)
+
+    def _holds(self, dims: Dims | Sequence[Any], index: int, strict: bool) -> int | None:
+        positions = [d for d, dim in enumerate(dims) if self.axis in leaves(dim)]
+        if strict and positions and (len(positions) > 1 or resolve(dims[positions[0]]).count(self.axis) != 1):
+            raise NotLinear(f"{self._label(index)} joins or cuts it")
+        return positions[0] if positions else None
+
+    def _label(self, index: int) -> str:
+        return self.analysis.labels[index]
+
+
+def _attribute(proto: NodeProto, name: str, default: Any) -> Any:
+    found = next((attribute for attribute in proto.attribute if attribute.name == name), None)
+    return default if found is None else helper.get_attribute_value(found)
