@@ -106,13 +106,13 @@ def random_graph(
     x = g.values[0]
     if not choices.chance(5):
         x = _layer(g, x)
-    for _ in range(1 + choices.below(blocks)):
+    for _ in range(1 + choices.below(1 + choices.below(blocks))):
         if choices.chance(25):
             x = choices.pick([v for v in reversed(g.values) if v.kind == "float"] or g.values)
         x = _block(g, x)
     unread = [v for v in g.values if v.name not in g.read and v.kind == "float" and v.name not in g.sizes]
     computed = {name for node in g.nodes for name in node.output}
-    outputs = [_output(g, v) for v in unread if v.name in computed]
+    outputs = [_output(g, _layer(g, v) if choices.chance(50) else v) for v in unread if v.name in computed]
     if not outputs:
         outputs = [_output(g, g.node("Relu", [v], v.shape)) for v in g.values[:1] if v.kind == "float"]
     inside = [v for v in g.values if v.name in g.read and v.kind == "float" and v.name in computed]
@@ -154,7 +154,7 @@ def _layer(g: Graph, x: Value) -> Value:
 
 def _output(g: Graph, x: Value) -> Value:
     """A value nobody reads, as an output: mostly through a last layer, so that its channels stay inside."""
-    form = g.choices.pick((0, 1, 2, 3, 0, 1, 3, 0, 1, 2, 3, 0, 1, 3, 4))
+    form = g.choices.pick((0, 1, 2, 3, 3, 3, 0, 1, 3, 2, 3, 3, 0, 3, 3, 4))
     if form == 0 and x.rank and is_fixed(x.shape[-1]):
         k = x.shape[-1][0]
         return g.node("MatMul", [x, g.weight((k, 2), k)], with_dim(x, x.rank - 1, fixed(2)))
@@ -163,7 +163,8 @@ def _output(g: Graph, x: Value) -> Value:
         return g.node("Conv", [x, g.weight((2, c, *[1] * (x.rank - 2)), c)], with_dim(x, 1, fixed(2)))
     if form == 2 and x.rank:
         op = g.choices.pick(("ReduceMax", "ReduceMean", "ReduceSum", "ReduceL2"))
-        return reduced(g, op, x, g.choices.some(range(x.rank)), False)
+        axes = {*g.choices.some(range(x.rank)), *(k for k in range(x.rank) if is_fixed(x.shape[k]))}
+        return reduced(g, op, x, sorted(axes), False)
     if form == 3 and x.rank and all(map(is_fixed, x.shape[1:])):
         k = times(*x.shape[1:])[0]
         y = g.node("Flatten", [x], (x.shape[0], fixed(k)))
@@ -303,7 +304,7 @@ COMMON: Sequence[Block] = (
     rare.hidden_states, rare.embedded_shape, rare.selective_scan,
 )  # fmt: skip
 RARE: Sequence[Block] = (
-    without_rule, branch, loop, scan, rare.of_bounded, rare.with_threshold, rare.compared, rare.in_integers, rare.cast,
+    without_rule, branch, branch, loop, loop, scan, rare.of_bounded, rare.with_threshold, rare.compared, rare.in_integers, rare.cast,
     rare.remainder, rare.looked_up, rare.gather_nd, rare.scatter_nd, rare.elements, rare.one_hot, rare.compressed, rare.in_order,
     rare.both_results, rare.cropped, rare.columns, rare.deformable, rare.sampled, rare.unpooled, rare.pooled, rare.of_matrices,
     rare.windowed, rare.spectrum, rare.listed, rare.optional, rare.counted, rare.losses, rare.log_sum, rare.fake_quantised,
