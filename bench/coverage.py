@@ -74,11 +74,12 @@ def legal_shapes(file: Path) -> Shapes:
         elif (index := folder / "index.json").exists():
             rows = json.loads(index.read_text())
         for row in rows:
-            if row.get("file", f"{row['name']}.onnx") == file.relative_to(folder).as_posix():
+            if (
+                row.get("file", f"{row['name']}.onnx") == file.relative_to(folder).as_posix()
+                and "inputs" in row
+            ):
                 return {
-                    name: tuple(said["shape"])
-                    for name, said in row.get("inputs", {}).items()
-                    if "shape" in said
+                    name: tuple(said["shape"]) for name, said in row["inputs"].items() if "shape" in said
                 } or None
     return None
 

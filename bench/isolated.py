@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
@@ -17,6 +19,9 @@ class Died(Exception):
 
 def prepare(*modules: str) -> None:
     """Import these modules once, in the process that later ones fork from."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        sys.path
+    )  # before Python 3.13 that process has no other way to know
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
 
 

@@ -14,7 +14,9 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,14 @@ SOURCES = {
     "keras": "sources.keras_models",
     "sklearn": "sources.sklearn_models",
     "jax": "sources.jax_models",
+}
+PACKAGES = {
+    "torchvision": ("torch", "torchvision", "onnxscript"),
+    "timm": ("torch", "timm"),
+    "transformers": ("torch", "transformers", "onnxscript"),
+    "keras": ("keras", "tensorflow-cpu", "tf2onnx"),
+    "sklearn": ("scikit-learn", "skl2onnx"),
+    "jax": ("jax", "flax", "jax2onnx"),
 }
 CACHE = Path.home() / ".cache" / "onnx-grow" / "zoo"
 
@@ -47,6 +57,15 @@ def exported(source: str, name: str, exporter: str, file: Path) -> Iterator[dict
     yield module.export(name, exporter, partial)
     # only a whole file gets the name that coverage.py looks for
     partial.replace(file)
+
+
+def note_versions(file: Path, sources: Sequence[str]) -> None:
+    """Add the versions of the sources' packages to those in a file."""
+    told = json.loads(file.read_text()) if file.exists() else {}
+    for package in dict.fromkeys(package for source in sources for package in PACKAGES[source]):
+        with suppress(PackageNotFoundError):
+            told[package] = version(package)
+    file.write_text(json.dumps(told))
 
 
 @click.command(help=__doc__)
@@ -73,6 +92,7 @@ def main(
     manifest = folder / "manifest.jsonl"
     rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.exists() else []
     done = {row["file"] for row in rows if "error" not in row or not retry}
+    note_versions(folder / "versions.json", sources)
     for source in sources:
         names, exporters = next(isolated.results(listed, source, seconds=seconds, gigabytes=gigabytes))
         used = exporter or exporters[0]
