@@ -103,7 +103,7 @@ class _Walk:
             unknown = [
                 name for name, dims in zip(proto.input, view.dims, strict=True) if name and dims is None
             ]
-            if unknown and proto.domain != JOIN:
+            if unknown and (proto.domain, proto.op_type) != (JOIN, "If"):  # one branch may never be taken
                 raise Unsupported(f"the shape of its input '{unknown[0]}' is not known")
             if any(0 in shape for shape in (*map(view.shape, _data(view)), *view.out_shapes) if shape):
                 raise Unsupported("one of its tensors is empty")

@@ -253,8 +253,8 @@ class _Flattening:
     def _marker(self, owner: _Owner, domain: str) -> NodeProto:
         marker: NodeProto = self.graph.node.add()
         marker.op_type, marker.domain = owner.node.op_type, domain
-        if owner.node.HasField("name"):
-            marker.name = owner.node.name
+        if domain != JOIN:  # whose name comes back; this one is for messages
+            marker.name = owner.node.name or next(filter(None, owner.node.output), "")
         return marker
 
     def _passed(self, owner: _Owner, graph: GraphProto) -> dict[str, str]:
