@@ -215,7 +215,7 @@ class _Flattening:
                 results[result] = ""
         marker = self._marker(owner, EXIT)
         marker.input[:] = results
-        marker.output[:] = [name and self._fresh(f"{name}_result") for name in results]
+        marker.output[:] = [name and _fresh(self.taken, f"{name}_result") for name in results]
         passed = _pairs(frame.entry, _PASSED)
         renamed = {name: flat for name, flat in frame.names.items() if flat != name and name not in passed}
         frame.entry.attribute.append(_mapping(_RENAMED, renamed))
@@ -308,17 +308,9 @@ class _Flattening:
         names = self.frames[-1].names
         if name in names:
             raise InvalidModelError(f"a body assigns {quoted(name)} twice")
-        names[name] = self._fresh(name) if name in self.used else name
+        names[name] = _fresh(self.taken, name) if name in self.used else name
         self.used.add(names[name])
         return names[name]
-
-    def _fresh(self, base: str) -> str:
-        name, k = base, 0
-        while name in self.taken:
-            k += 1
-            name = f"{base}_{k}"
-        self.taken.add(name)
-        return name
 
 
 @dataclass
@@ -439,10 +431,10 @@ class _Nesting:
         for value, name in zip(graph.output, marker.input, strict=True):
             value.name = self._name(name, stack) if name else value.name
             if value.name not in inside:  # a body has to compute what it results in
-                source, value.name = value.name, self._fresh(f"{value.name}_result")
+                source, value.name = value.name, _fresh(self.taken, f"{value.name}_result")
                 body.nodes.append(
                     helper.make_node(
-                        "Identity", [source], [value.name], self._fresh(f"{value.name}_Identity")
+                        "Identity", [source], [value.name], _fresh(self.taken, f"{value.name}_Identity")
                     )
                 )
         graph.node.extend(body.nodes)
@@ -492,13 +484,15 @@ class _Nesting:
                 return body.passed[name]
         return self.original.get(name, name)
 
-    def _fresh(self, base: str) -> str:
-        name, k = base, 0
-        while name in self.taken:
-            k += 1
-            name = f"{base}_{k}"
-        self.taken.add(name)
-        return name
+
+def _fresh(taken: set[str], base: str) -> str:
+    """A name that is not taken, and is from now on."""
+    name, k = base, 0
+    while name in taken:
+        k += 1
+        name = f"{base}_{k}"
+    taken.add(name)
+    return name
 
 
 def _copy_fields(message: Any, to: Any, *but: str) -> None:
