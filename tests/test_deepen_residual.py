@@ -352,13 +352,71 @@ def row(kinds: str, shared: str = "") -> Model:
         ("45945", "4 5 945"),
         ("4595", "4 5 9 5"),
         ("49", "4 9"),
+        ("74949", "7 49 49"),
+        ("777949", "7 7 7 9 4 9"),
     ],
 )
 def test_layers_are_periods_of_branches(kinds: str, groups: str) -> None:
     model = row(kinds)
-    skips = [entry for entry in find_skips(Dataflow(model), infer(model)) if isinstance(entry, Skip)]
-    names = ("".join(str(np.prod(skip.signature[0]) // 6) for skip in group) for group in layers(skips))
+    flow = Dataflow(model)
+    skips = [entry for entry in find_skips(flow, infer(model)) if isinstance(entry, Skip)]
+    names = ("".join(str(np.prod(skip.signature[0]) // 6) for skip in group) for group in layers(flow, skips))
     assert " ".join(names) == groups
+
+
+ATTENTION = (
+    "q{n} = MatMul({x}, u{n}) p{n} = Transpose <perm = [0, 2, 1]> (q{n}) g{n} = MatMul(q{n}, p{n}) o{n} = MatMul(g{n}, {x}) "
+    "d{n} = MatMul(o{n}, v{n}) s{n} = Add({x}, d{n})"
+)
+NETWORK = "h{n} = MatMul({x}, w{n}) r{n} = Tanh(h{n}) e{n} = MatMul(r{n}, z{n}) t{n} = Add({x}, e{n})"
+MATRICES = "float[6, 6] u{n}, float[6, 6] v{n}, float[6, 9] w{n}, float[9, 6] z{n}"
+
+
+def groups_of(model: Model) -> list[int]:
+    """The sizes of the layers."""
+    plan = plan_deepen(model, scheme="residual-copy", every=1)
+    return [len(layer.branches) for layer in plan.layers if isinstance(layer, ResidualLayer)]
+
+
+def test_attention_and_what_follows_it_are_one_layer_even_where_there_is_only_one() -> None:
+    model = build(
+        f"(float[N, 4, 6] x) => (float[N, 4, 6] t0) <{MATRICES.format(n=0)}> "
+        f"{{ {ATTENTION.format(n=0, x='x')} {NETWORK.format(n=0, x='s0')} }}"
+    )
+    assert groups_of(model) == [2]
+    deep = deepen(model)
+    assert_identical(model, deep)
+    assert_connected(model, deep)
+
+
+def test_layers_whose_branches_stand_on_other_shapes_of_the_same_elements() -> None:
+    back = "int64[3] cube = {-1, 4, 6}, int64[2] rows = {-1, 6}"
+    model = build(
+        f"(float[N, 4, 6] x) => (float[M, 6] t1) <{MATRICES.format(n=0)}, {MATRICES.format(n=1)}, {back}> "
+        f"{{ {ATTENTION.format(n=0, x='x')} f0 = Reshape(s0, rows) {NETWORK.format(n=0, x='f0')} b0 = Reshape(t0, cube) "
+        f"{ATTENTION.format(n=1, x='b0')} f1 = Reshape(s1, rows) {NETWORK.format(n=1, x='f1')} }}"
+    )
+    assert groups_of(model) == [2, 2]
+    deep = deepen(model, every=1)
+    assert operators(deep).count("Shape") == 2
+    assert_identical(model, deep)
+    assert_connected(model, deep)
+    assert_identical(model, deepen(deep, every=1))
+    plan = plan_deepen(model, every=2)
+    assert [layer.output for layer in plan.layers] == ["t1"]
+
+
+def test_a_norm_between_branches_ends_where_the_next_begins() -> None:
+    norm = "m{n} = Mul({x}, k{n}) y{n} = Add(m{n}, c{n})"
+    weights = ", ".join(f"float[6, 6] w{n}, float[6] k{n}, float[6] c{n}" for n in range(3))
+    model = build(
+        f"(float[N, 6] x) => (float[N, 6] y2) <{weights}, float[6] start> {{ z = Mul(x, start) "
+        f"a0 = MatMul(z, w0) s0 = Add(z, a0) {norm.format(n=0, x='s0')} a1 = MatMul(y0, w1) s1 = Add(y0, a1) "
+        f"{norm.format(n=1, x='s1')} a2 = MatMul(y1, w2) s2 = Add(y1, a2) {norm.format(n=2, x='s2')} }}"
+    )
+    plan = plan_deepen(model, scheme="residual-copy", every=1)
+    assert [layer.output for layer in plan.layers][:2] == ["y0", "y1"]
+    assert_identical(model, deepen(model, every=1))
 
 
 def test_outputs_and_subgraphs_see_the_longer_chain() -> None:

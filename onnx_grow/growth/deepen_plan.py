@@ -83,13 +83,15 @@ class ResidualBranch:
     """One skip connection `total = source + f(source)`, and how the copy of f becomes zero.
 
     `end` is what f computes. `zeroed` are the stored tensors whose copies are zero; if there are none, the copy is scaled by
-    a new scalar that is zero.
+    a new scalar that is zero. `views` are the nodes, named by what they compute, that reshape the sum of the branch before it to
+    `source`, if they are two tensors.
     """
 
     source: str
     end: str
     total: str
     zeroed: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,10 @@ def _identity(data: dict[str, Any]) -> IdentityLayer:
 
 def _residual(data: dict[str, Any]) -> ResidualLayer:
     branches = tuple(
-        ResidualBranch(**{**branch, "zeroed": tuple(branch["zeroed"])}) for branch in data["branches"]
+        ResidualBranch(
+            **{**branch, "zeroed": tuple(branch["zeroed"]), "views": tuple(branch.get("views", ()))}
+        )
+        for branch in data["branches"]
     )
     return ResidualLayer(**{**data, "branches": branches, "tail": tuple(data["tail"])})
 

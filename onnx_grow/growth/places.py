@@ -118,7 +118,7 @@ def _place(shapes: Shapes, site: Site, layer: InsertedLayer) -> Place:
 
 
 def _blocks(flow: Dataflow, shapes: Shapes, skips: Sequence[Skip]) -> list[Place]:
-    groups = layers(skips)
+    groups = layers(flow, skips)
     paths = [home(flow.label(index) for skip in group for index in skip.members) for group in groups]
     return [
         _block(flow, shapes, group, path.rstrip("/.") if paths.count(path) == 1 else "")
@@ -140,8 +140,14 @@ def _block(flow: Dataflow, shapes: Shapes, group: tuple[Skip, ...], path: str) -
         name=path or flow.label(last.index),
         output=last.output,
         branches=tuple(
-            ResidualBranch(skip.source, skip.end, skip.total, tuple(sorted(skip.zeroed or ())))
-            for skip in group
+            ResidualBranch(
+                skip.source,
+                skip.end,
+                skip.total,
+                tuple(sorted(skip.zeroed or ())),
+                tuple(flow.nodes[index].output[0] for index in skip.views) if number else (),
+            )
+            for number, skip in enumerate(group)
         ),
         tail=tuple(flow.nodes[index].output[0] for index in last.tail),
         inside=last.inside,

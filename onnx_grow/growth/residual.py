@@ -27,6 +27,8 @@ def insert_residual(draft: Draft, flow: Dataflow, reach: Reach, layer: ResidualL
     Without a tail, or with an idempotent one phi:    z' = phi(z + f'(z)),      z the layer's output.
     With another tail psi (`inside`):                 z' = psi'(y + f'(z)),     y the sum before it, z = psi(y), psi' a copy.
 
+    Where branches stand on tensors of other shapes with the same elements, the layer's output is reshaped to the first source.
+
     Raises InvalidRequestError if the layer was planned for another model.
     """
     branches = [(branch, *_found(flow, reach, layer, branch)) for branch in layer.branches]
@@ -35,7 +37,15 @@ def insert_residual(draft: Draft, flow: Dataflow, reach: Reach, layer: ResidualL
     copies = _Copies(flow, Insertion(draft, flow, layer.output, prefix), [*members, *tail])
     output = copies.insertion.start
     total = layer.branches[-1].total if layer.tail else output
+    if any(branch.views for branch in layer.branches):
+        output = copies.insertion.add(
+            "Reshape", [output, copies.insertion.add("Shape", [layer.branches[0].source])]
+        )
     for branch, join, nodes in branches:
+        if branch.views:
+            output = copies.add(_views(flow, layer, branch), {_before(flow, layer, branch): output})[
+                branch.source
+            ]
         end = copies.add(nodes, {branch.source: output}, branch.zeroed)[branch.end]
         if not branch.zeroed:
             end = copies.scaled(end, layer.dtype)
@@ -97,6 +107,15 @@ def _found(
     if not nodes or branch.end not in flow.nodes[join].input or not set(branch.zeroed) <= set(trained):
         raise _foreign(layer)
     return join, nodes
+
+
+def _views(flow: Dataflow, layer: ResidualLayer, branch: ResidualBranch) -> list[int]:
+    return [_producer(flow, layer, name) for name in branch.views]
+
+
+def _before(flow: Dataflow, layer: ResidualLayer, branch: ResidualBranch) -> str:
+    """The tensor that the views of a branch reshape."""
+    return str(flow.nodes[_views(flow, layer, branch)[0]].input[0])
 
 
 def _producer(flow: Dataflow, layer: ResidualLayer, tensor: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import TensorProto
 
@@ -31,8 +31,9 @@ class Skip:
 
     `nodes` are those of f. `zeroed` are the stored tensors that make f zero, None if f needs a scale for that. `tail` are the nodes
     between the sum and `output`, where the next branch starts. If they are idempotent a new branch is added behind them, otherwise
-    `inside`: before them. `shape` is that of the sum, `signature` the shapes of f's weights. `is_network`: f is most of the
-    model, and no layer of it.
+    `inside`: before them. `shape` is that of the sum, `signature` the shapes of the matrices and kernels in f. `is_network`: f is most
+    of the model, and no layer of it. `mixes`: f multiplies activations, as attention does. `views` are nodes that reshape the
+    output of the skip connection before it to the source of this one.
     """
 
     index: int
@@ -47,6 +48,8 @@ class Skip:
     shape: tuple[int, ...]
     signature: tuple[tuple[int, ...], ...]
     is_network: bool
+    mixes: bool = False
+    views: tuple[int, ...] = ()
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -70,18 +73,19 @@ def find_skips(flow: Dataflow, shapes: Shapes) -> list[Skip | Refused]:
     ]
 
 
-def layers(skips: Iterable[Skip]) -> list[tuple[Skip, ...]]:
+def layers(flow: Dataflow, skips: Iterable[Skip]) -> list[tuple[Skip, ...]]:
     """Skip connections in groups that repeat: attention and feed-forward network are one layer.
 
-    A group is one period of a row of consecutive skip connections; rows that do not repeat fall into single ones.
+    A group is one period of a row of consecutive skip connections. In what does not repeat, branches that mix positions (attention)
+    form a layer with the next that does not; the rest fall into single ones.
     """
     rows: list[list[Skip]] = []
     for skip in skips:
-        previous = rows[-1][-1] if rows else None
-        if previous and skip.shape == previous.shape and skip.source in (previous.total, previous.output):
-            rows[-1].append(skip)
-        else:
+        views = _views(flow, rows[-1][-1], skip) if rows else None
+        if views is None:
             rows.append([skip])
+        else:
+            rows[-1].append(replace(skip, views=views))
     return [group for row in rows for group in _periods(row)]
 
 
@@ -166,7 +170,8 @@ def _skip(
     linears: int,
 ) -> Skip:
     tail, inside = _tail(flow, shapes, branch, sources, totals)
-    weights, _ = weights_of(flow, branch.nodes)
+    linear = [index for index in branch.nodes if has_weights(flow, shapes, index)]
+    sizes = (kind[1] for name in weights_of(flow, linear)[0] if (kind := flow.kind(name)))
     return Skip(
         index=branch.index,
         source=branch.source,
@@ -178,9 +183,35 @@ def _skip(
         inside=inside,
         output=flow.nodes[tail[-1]].output[0] if tail else branch.total,
         shape=branch.shape,
-        signature=tuple(sorted(kind[1] for name in weights if (kind := flow.kind(name)))),
+        signature=tuple(sorted(size for size in sizes if len(size) > 1)),
         is_network=branch.linears > max(MANY, linears / 2),
+        mixes=any(_mixes(flow, index) for index in branch.nodes),
     )
+
+
+def _mixes(flow: Dataflow, index: int) -> bool:
+    name = operator(flow.nodes[index])
+    return name.endswith("Attention") or (name in ("Einsum", "MatMul") and len(flow.activations(index)) > 1)
+
+
+def _views(flow: Dataflow, previous: Skip, skip: Skip) -> tuple[int, ...] | None:
+    """The nodes between two consecutive skip connections, which only reshape; None if they are not consecutive."""
+    if skip.shape == previous.shape and skip.source in (previous.total, previous.output):
+        return ()
+    if previous.tail or skip.tail:
+        return None
+    nodes: list[int] = []
+    tensor = skip.source
+    while tensor != previous.output:
+        index = flow.producer(tensor)
+        if index is None or operator(flow.nodes[index]) not in _RESHAPING:
+            return None
+        nodes.insert(0, index)
+        tensor = flow.nodes[index].input[0]
+    return tuple(nodes)
+
+
+_RESHAPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 class _Join:
@@ -268,13 +299,19 @@ def _tail(
     own = "" if before is None or branch.source in totals else operator(flow.nodes[before])
 
     def starts_branch(tensor: str) -> bool:
-        index = flow.producer(tensor)
-        if index is None or shapes.shape.get(tensor) != branch.shape:
-            return False
-        return tensor in sources or operator(flow.nodes[index]) == own
+        return tensor in sources and shapes.shape.get(tensor) == branch.shape
 
-    inside = enclosed(flow, branch.total, _TAIL, starts_branch)
-    return inside or [], bool(inside)
+    def ends_like_before(tensor: str) -> bool:
+        index = flow.producer(tensor)
+        return (
+            index is not None
+            and shapes.shape.get(tensor) == branch.shape
+            and operator(flow.nodes[index]) == own
+        )
+
+    ends = (enclosed(flow, branch.total, _TAIL, is_end) for is_end in (starts_branch, ends_like_before))
+    inside = next(filter(None, ends), [])
+    return inside, bool(inside)
 
 
 _TAIL = frozenset(
@@ -323,13 +360,35 @@ _NOT_TRAINED = frozenset(
 
 
 def _periods(row: list[Skip]) -> Iterator[tuple[Skip, ...]]:
+    """One period after the other; the period is the one that repeats over most of the end of the row, or over all of it."""
     signatures = [skip.signature for skip in row]
-    period = next(
-        (p for p in range(1, (len(row) + 1) // 2 + 1) if signatures[p:] == signatures[:-p]),
-        1,
-    )
-    rest = len(row) % period  # a row that starts amid a layer still ends with a whole one
-    for skip in row[:rest]:
-        yield (skip,)
-    for start in range(rest, len(row), period):
-        yield tuple(row[start : start + period])
+    spans = {period: _span(signatures, period) for period in range(1, (len(row) + 1) // 2 + 1)}
+    fitting = {p: span for p, span in spans.items() if span >= 2 * p or (span == len(row) and span > p)}
+    if not fitting:
+        yield from _pairs(row)
+        return
+    period = max(fitting, key=lambda p: (fitting[p], -p))
+    start = (
+        len(row) - fitting[period] + fitting[period] % period
+    )  # a row that starts amid a layer ends with a whole one
+    yield from _periods(row[:start]) if start else ()
+    for first in range(start, len(row), period):
+        yield tuple(row[first : first + period])
+
+
+def _span(signatures: list[tuple[tuple[int, ...], ...]], period: int) -> int:
+    """The length of the end of a list that repeats with a period."""
+    span = period
+    while span < len(signatures) and signatures[-span - 1] == signatures[-span - 1 + period]:
+        span += 1
+    return span
+
+
+def _pairs(row: list[Skip]) -> Iterator[tuple[Skip, ...]]:
+    pending: list[Skip] = []
+    for skip in row:
+        pending.append(skip)
+        if not skip.mixes:
+            yield tuple(pending)
+            pending = []
+    yield from ((skip,) for skip in pending)
