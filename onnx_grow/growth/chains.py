@@ -18,6 +18,7 @@ from onnx_grow.growth.deepen_plan import (
 )
 from onnx_grow.growth.nonlinear import is_averaged
 from onnx_grow.growth.sites import LAYOUT, RECURRENT, Refused, Site, feeding_layers
+from onnx_grow.model.walk import subgraphs
 from onnx_grow.shapes import Shapes
 
 __all__ = ["ACTIVATIONS", "Functions", "identity_layer", "new_branch", "parametric_layer"]
@@ -97,7 +98,7 @@ def _is_curved(flow: Dataflow, index: int) -> bool:
     name = operator(flow.nodes[index])
     if name in ("Div", "Einsum", "MatMul", "Mul"):
         return len(flow.activations(index)) > 1
-    return bool(flow.activations(index)) and name in _SELECTING
+    return bool(flow.activations(index)) and (name in _SELECTING or any(subgraphs(flow.nodes[index])))
 
 
 _SELECTING = frozenset(
