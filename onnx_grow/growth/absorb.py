@@ -23,6 +23,7 @@ from onnx_grow.axes.equations import Negated
 from onnx_grow.axes.inference import Analysis, Dims
 from onnx_grow.growth.constants import FLOATS, Constants
 from onnx_grow.growth.sizes import Sizes
+from onnx_grow.operators.contraction import spelled
 
 Factors = NDArray[np.float64]
 Move = tuple[int, Factors]  # an operand, and the scale to put on it
@@ -377,13 +378,16 @@ class Absorption:
 
     def _einsum(self, node: int, factors: Factors) -> list[list[Move | None]]:
         """Through any operand that has all letters over which the scale varies."""
-        equation = _attribute(self.analysis.topology.proto(node), "equation", b"").decode().replace(" ", "")
-        operands, _, result = equation.partition("->")
+        proto = self.analysis.topology.proto(node)
+        shapes = [self.shape(node, k) for k in range(len(proto.input))]
+        operands, result = spelled(
+            _attribute(proto, "equation", b"").decode(), [len(shape) for shape in shapes]
+        )
         varying = {letter: n for letter, n in zip(result, factors.shape, strict=True) if n > 1}
         moves: list[Move | None] = []
-        for k, letters in enumerate(operands.split(",")):
-            sizes = dict(zip(letters, self.shape(node, k), strict=True))
-            if varying.items() <= sizes.items():
+        for k, (letters, shape) in enumerate(zip(operands, shapes, strict=True)):
+            sizes = dict(zip(letters, shape, strict=True))
+            if varying.items() <= sizes.items() and len(sizes) == len(letters):
                 order = [list(varying).index(letter) for letter in letters if letter in varying]
                 scale = factors.reshape(list(varying.values())).transpose(order)
                 moves.append((k, scale.reshape([varying.get(letter, 1) for letter in letters])))

@@ -7,7 +7,9 @@ This is the second equation of Net2WiderNet; the first, y's copies, is the map o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from string import digits
 
 from onnx_grow.axes.algebra import Dim, leaves, size
 from onnx_grow.axes.equations import Node, Rule, Unsupported
@@ -93,16 +95,12 @@ def matmul(node: Node) -> None:
 def einsum(node: Node) -> None:
     """Its equation is a signature: a letter that the result lacks is summed over."""
     node.apart()
-    equation = str(node.attribute("equation", "")).replace(" ", "")
-    inputs, arrow, output = equation.partition("->")
-    operands = inputs.split(",")
-    if not arrow or "." in equation or len(operands) != len(node.dims):
-        raise Unsupported(f"equation {equation!r} is beyond its rule")
+    operands, result = spelled(
+        str(node.attribute("equation", "")), [len(node.input(i)) for i in range(len(node.dims))]
+    )
     letters: dict[str, Dim] = {}
     found: dict[str, list[tuple[int, int]]] = {}
     for i, operand in enumerate(operands):
-        if len(set(operand)) < len(operand) or len(operand) != len(node.input(i)):
-            raise Unsupported(f"equation {equation!r} is beyond its rule")
         for position, (letter, dim) in enumerate(zip(operand, node.input(i), strict=True)):
             bound = letters.setdefault(letter, dim)
             if size(bound) == 1 < size(dim):
@@ -112,13 +110,38 @@ def einsum(node: Node) -> None:
             found.setdefault(letter, [])
             if size(dim) > 1:  # what is broadcast cannot tell the copies apart
                 found[letter].append((i, position))
+            if operand.count(letter) > 1:
+                node.freeze(dim, "takes the diagonal of this dimension with itself")
     for letter, places in found.items():
-        if letter not in output:
+        if letter not in result:
             node.contract(letters[letter], *places)
         elif not any(node.constant):
             shared = len(places) == len(operands)
             node.role("heads" if shared else "head_dim", letters[letter])
-    node.set(0, [letters[letter] for letter in output])
+    node.set(0, [letters[letter] for letter in result])
+
+
+def spelled(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The letters of the operands, of these ranks, and of the result of an einsum equation: every dimension by one letter.
+
+    Dimensions that an ellipsis stands for are digits, counted from the right. Without an arrow the result has what occurs once.
+    Raises Unsupported where the equation does not fit the ranks.
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    hidden = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=False)]
+    if len(terms) != len(ranks) or any(
+        n < 0 or (n and "..." not in t) for t, n in zip(terms, hidden, strict=True)
+    ):
+        raise Unsupported(f"equation {equation!r} does not fit its operands")
+    if max(hidden) > len(digits):
+        raise Unsupported(f"equation {equation!r} stands for too many dimensions")
+    dots = digits[: max(hidden)][::-1]
+    if not arrow:
+        once = sorted(letter for letter in set(left) if letter.isalpha() and left.count(letter) == 1)
+        right = "..." + "".join(once)
+    spell = [term.replace("...", dots[len(dots) - n :]) for term, n in zip(terms, hidden, strict=True)]
+    return spell, right.replace("...", dots)
 
 
 RULES = {
