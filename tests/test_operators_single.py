@@ -482,6 +482,27 @@ QUANTIZED = [
 HEADS = [
     (
         ms(
+            "MultiHeadAttention",
+            [Computed((2, 3, 8)), Computed((2, 2, 4, 4)), Computed((2, 2, 4, 4))],
+            num_heads=2,
+        ),
+        "m0:3 m0:4",
+    ),
+    (
+        ms("MultiHeadAttention", [Computed((2, 3, 8)), Computed((2, 4, 2, 2, 4))], num_heads=2),
+        "m0:3 ~m0:4",
+    ),
+    (
+        ms(
+            "GroupQueryAttention",
+            [Computed((2, 3, 128)), *[None] * 4, np.array([2, 2], np.int32), np.array(3, np.int32)],
+            num_heads=4,
+            kv_num_heads=2,
+        ),
+        "m0:3 m0:4 ~m0:5",
+    ),
+    (
+        ms(
             "DecoderMaskedMultiHeadAttention",
             [Computed((2, 1, 8)), Computed((2, 2, 3, 4)), Computed((2, 2, 3, 4))],
             num_heads=2,

@@ -87,13 +87,11 @@ def decoding(node: Node) -> None:
     """DecoderMaskedMultiHeadAttention: the same for one query; keys and values may be those of another sequence, by head."""
     if not node.has(1):
         raise Unsupported("its queries, keys and values are packed")
-    heads = _multi_head(node, bias=10, mask=4, past=(5, 6))
-    if size(heads.d) == size(heads.dv):
-        node.unify(heads.d, heads.dv)
+    _multi_head(node, bias=10, mask=4, past=(5, 6))
     _lengths(node, 3, 7, 8, 9)
 
 
-def _multi_head(node: Node, bias: int, mask: int, past: tuple[int, int]) -> _Heads:
+def _multi_head(node: Node, bias: int, mask: int, past: tuple[int, int]) -> None:
     node.apart()
     q = node.input(0)
     k, v = (node.input(i) if node.has(i) else None for i in (1, 2))
@@ -103,6 +101,8 @@ def _multi_head(node: Node, bias: int, mask: int, past: tuple[int, int]) -> _Hea
     for dims in (q, k, v):
         if dims is not None:
             _operand(node, dims, heads.kv, heads.dv if dims is v else heads.d)
+    if k is not None and len(k) == 4:  # ONNX Runtime then wants keys and values of one shape
+        node.unify(heads.d, heads.dv)
     if node.has(bias):
         node.unify(node.input(bias)[0], heads.packed)
     if node.has(bias) or k is None:
@@ -113,7 +113,6 @@ def _multi_head(node: Node, bias: int, mask: int, past: tuple[int, int]) -> _Hea
     _past(node, past, (1, 2), q[0], heads)
     node.size_attribute("num_heads", heads.kv)
     _results(node, 3, q[0], q[1], heads, flat=True)
-    return heads
 
 
 def grouped(node: Node) -> None:
@@ -127,7 +126,8 @@ def grouped(node: Node) -> None:
     heads = _Heads.of(node, queries, keys, size(q[2]) // (queries + 2 * keys if packed else queries))
     if packed:
         node.unify(q[2], heads.packed)
-        node.freeze(q[1], _COMPARED)
+        for dim in q[:2]:
+            node.freeze(dim, _COMPARED)
     else:
         _operand(node, q, heads.queries, heads.d)
         for i in (1, 2):
@@ -159,7 +159,8 @@ def sparse(node: Node) -> None:
     heads = _Heads.of(node, queries, keys, node.shape(3)[3])
     if packed:
         node.unify(q[2], heads.packed)
-        node.freeze(q[1], _COMPARED)
+        for dim in q[:2]:
+            node.freeze(dim, _COMPARED)
     else:
         _operand(node, q, heads.queries, heads.d)
         for i in (1, 2):
