@@ -246,4 +246,14 @@ _BLOCK = 1 << 20
 
 
 def _latest(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return after[len(before) :] if after[: len(before)] == before else after
+    shared = [(_done(a), _done(b)) for a, b in zip(before, after, strict=False)]
+    return after[len(before) :] if all(a == b for a, b in shared) and len(before) <= len(after) else after
+
+
+def _done(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What identifies a growth even when its plan was shortened."""
+    plan = entry.get("plan")
+    operation, seed = (
+        (plan.get(key) for key in ("operation", "seed")) if isinstance(plan, dict) else (None, None)
+    )
+    return entry.get("version"), entry.get("source_sha256"), operation, seed

@@ -14,7 +14,7 @@ def history(model: Model) -> list[dict[str, Any]]:
         entries = json.loads(model.metadata.get(HISTORY, "[]"))
     except ValueError:
         return []
-    return entries if isinstance(entries, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def version() -> str:
@@ -27,7 +27,33 @@ def version() -> str:
 def provenance(model: Model, plan: str) -> dict[str, str]:
     """The metadata of `model` grown by `plan` (JSON): its history and one entry more.
 
+    Of a history that gets too long, the oldest plans keep what was done, but not to what.
     `source_sha256` is the digest of the file the model was loaded from (not of weights beside it), null when there is none.
     """
     entry = {"version": version(), "source_sha256": model.sha256, "plan": json.loads(plan)}
-    return {HISTORY: json.dumps([*history(model), entry], separators=(",", ":"))}
+    entries = [*history(model), entry]
+    texts = [_text(each) for each in entries]
+    for k, each in enumerate(entries[:-1]):
+        if sum(map(len, texts)) <= LONGEST:
+            break
+        texts[k] = _text({**each, "plan": _shortened(each.get("plan"))})
+    return {HISTORY: f"[{','.join(texts)}]"}
+
+
+LONGEST = 1 << 18
+"""Characters of a history above which its oldest plans are shortened."""
+
+
+def _text(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, separators=(",", ":"))
+
+
+def _shortened(plan: Any) -> dict[str, Any]:
+    """A plan without its lists, which are what makes it long, but for how many of each there were."""
+    plan = plan if isinstance(plan, dict) else {}
+    counts = {key: len(plan[key]) for key in ("axes", "layers") if isinstance(plan.get(key), list)}
+    if not counts:
+        return dict(plan)
+    return {key: value for key, value in plan.items() if not isinstance(value, list | dict)} | {
+        "shortened": counts
+    }

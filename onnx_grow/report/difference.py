@@ -81,9 +81,13 @@ class Differences:
         for entry in self.difference.history:
             plan = entry.get("plan")
             plan = plan if isinstance(plan, dict) else {}
-            grown = plan.get("axes") or plan.get("layers") or ()
-            noun = ("axis", "axes") if "axes" in plan else ("layer", "layers")
-            what = f"{plan.get('operation', 'grown')}: {counted(len(grown), *noun)}"
+            what = printable(str(plan.get("operation", "grown")))
+            for key, one in (("axes", "axis"), ("layers", "layer")):
+                shortened = plan.get("shortened")
+                n = shortened.get(key) if isinstance(shortened, dict) else plan.get(key)
+                n = len(n) if isinstance(n, list) else n
+                if isinstance(n, int):
+                    what += f": {counted(n, one, key)}"
             yield "history", printable(f"{what}, by onnx-grow {entry.get('version', '?')}")
 
     def _history(self) -> list[RenderableType]:
