@@ -455,6 +455,7 @@ class TestOptions:
         assert options == {
             "after": ("a", "b"),
             "every": 3,
+            "to_params": "2x",
             "scheme": "residual-new",
             "activation": "Relu",
             "expansion": 2.0,
@@ -465,7 +466,7 @@ class TestOptions:
 
     def test_verify(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data").mkdir()
-        line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5 --max-error 0.5 --proof"
+        line = "--to-params 2x --inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5 --max-error 0.5 --proof"
         options = self.said(
             monkeypatch, "onnx_grow.verification.verify", "verify", "model.onnx", "model.onnx", *line.split()
         )

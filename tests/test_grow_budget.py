@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from graphs import assert_same, build
+from graphs import assert_same, build, planned
 from test_grow_plan import ATTENTION, CHAIN, HALVES, NORM
 
 from onnx_grow.axes.table import KINDS
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 from onnx_grow.growth.budget import Span, amount, evenly
+from onnx_grow.growth.deepen_plan import DeepenScheme
+from onnx_grow.growth.deepening import deepen, deepened, plan_deepen
 from onnx_grow.growth.widening import inspect, plan_widen, widen, widened
 from onnx_grow.model import Model, load
 
@@ -16,6 +18,9 @@ MODELS = sorted(Path(__file__).parents[1].glob("models/*.onnx"))
 
 TIED = """(int64[N, 4] x) => (double[N, 4, 9] y) <double[9, 6] table, double[6, 6] w> {
     [embed] e = Gather(table, x) [mix] a = MatMul(e, w) r = Relu(a) t = Transpose <perm=[1, 0]> (table) [head] y = MatMul(r, t) }"""
+
+LINEAR = """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[6] s, double[6, 5] u, double[5, 3] w> {
+    [a] a = MatMul(x, v) n = LayerNormalization(a, s) [b] b = MatMul(n, u) y = MatMul(b, w) }"""
 
 SCALED = """(double[2, 3, 4] x) => (double[2, 3, 3] y) <double[4, 8] w> {
     [one] a = MatMul(x, w) b = Relu(a) c = Sigmoid(a) t = Transpose <perm=[0, 2, 1]> (b) [scores] y = MatMul(c, t) }"""
@@ -77,6 +82,7 @@ def test_as_many_as_fit_spread_evenly() -> None:
     assert evenly([1] * 8, 4) == [1, 3, 5, 7]
     assert evenly([1] * 8, 1) == [4]
     assert evenly([3, 3, 3], 2) == []
+    assert evenly([1, 5, 9, 2, 4], 3) == [0]
 
 
 @pytest.mark.parametrize("limit", [1000, 1029, 1030, 4321])
@@ -172,6 +178,12 @@ def test_multiples_of_whole_factors() -> None:
     assert set(sizes(model, factor=4, multiple_of=8).values()) == {16, 24}
     plan = plan_widen(model, factor=2, multiple_of=8)
     assert all(growth.new_size % 8 == 0 for growth in plan.axes)
+    padded = widen(build(LINEAR), factor=2, multiple_of=8)
+    assert {growth.name: (growth.new_size, growth.scheme) for growth in planned(padded).axes} == {
+        "a": (16, "pad"),
+        "b": (8, "split"),
+    }
+    assert_same(build(LINEAR), padded)
     assert any("12 is no multiple of 8; 24 would be" in reason for _, reason in plan.skipped)
 
 
@@ -179,3 +191,28 @@ def test_multiples_of_whole_factors() -> None:
 def test_what_sizes_cannot_be_multiples_of(multiple: int) -> None:
     with pytest.raises(InvalidRequestError, match="multiples of a whole number"):
         widen(chain(8), multiple_of=multiple)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("scheme", [None, "identity", "residual-new"])
+def test_as_many_layers_as_fit(path: Path, scheme: DeepenScheme | None) -> None:
+    model = load(path)
+    least = min(layer.parameters for layer in plan_deepen(model, every=1, scheme=scheme).layers)
+    every = deepen(model, every=1, scheme=scheme).parameters
+    limit = model.parameters + least
+    while limit < every:
+        plan, grown = deepened(model, to_params=limit, scheme=scheme)
+        assert model.parameters < grown.parameters <= limit
+        assert grown.parameters == model.parameters + sum(layer.parameters for layer in plan.layers)
+        limit += every // 5
+    assert deepen(model, to_params=every, scheme=scheme).parameters == every
+
+
+def test_budgets_for_layers_that_make_no_sense() -> None:
+    model = load(MODELS[0])
+    with pytest.raises(InvalidRequestError, match="cannot both decide"):
+        deepen(model, to_params="2x", every=2)
+    with pytest.raises(NothingToGrowError, match="there is room for 1"):
+        deepen(model, to_params=model.parameters + 1)
+    with pytest.raises(InvalidRequestError, match="leave nothing to grow"):
+        deepen(model, to_params=1000)

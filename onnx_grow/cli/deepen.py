@@ -42,6 +42,11 @@ UNUSED = "--calibration was not used: no BatchNormalization is inserted"
     "[default: one new layer for every four of a stage, at least one]",
 )
 @click.option(
+    "--to-params",
+    metavar="N",
+    help="Instead of --every: as many layers as N parameters allow, such as 25M or 2x of those there are, spread evenly.",
+)
+@click.option(
     "--scheme",
     type=click.Choice(("identity", "residual-copy", "residual-new", "parametric")),
     help="Layers that start as the identity (identity), copies of residual branches that start at zero (residual-copy), new "
@@ -78,6 +83,7 @@ def deepen(
     plan_file: str | None,
     after: tuple[str, ...],
     every: int | None,
+    to_params: str | None,
     scheme: DeepenScheme | None,
     activation: str | None,
     expansion: float,
@@ -102,6 +108,7 @@ def deepen(
             model,
             after=after,
             every=every,
+            to_params=to_params,
             scheme=scheme,
             activation=activation,
             expansion=expansion,

@@ -192,9 +192,13 @@ def _next(footprint: Footprint, spans: Mapping[Axis, Span]) -> int:
 
 
 def evenly(costs: Sequence[int], limit: int) -> list[int]:
-    """The positions of as many of some things as fit into a limit together, spread evenly over all of them."""
+    """The positions of as many of some things as fit into a limit together, spread evenly over all of them.
+
+    Where no single one in the middle fits, it is the cheapest that does.
+    """
     for count in range(len(costs), 0, -1):
         chosen = [(2 * k + 1) * len(costs) // (2 * count) for k in range(count)]
         if sum(costs[position] for position in chosen) <= limit:
             return chosen
-    return []
+    cheapest = min(range(len(costs)), key=costs.__getitem__)
+    return [cheapest] if costs[cheapest] <= limit else []

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from onnx_grow.errors import InvalidRequestError
+from onnx_grow.growth.budget import Budget, amount
 from onnx_grow.growth.calibration import Calibration, channel_statistics
 from onnx_grow.growth.dataflow import Dataflow, Reach
 from onnx_grow.growth.deepen_plan import (
@@ -38,6 +39,7 @@ def deepen(
     *,
     after: str | Sequence[str] = (),
     every: int | None = None,
+    to_params: float | str | None = None,
     scheme: DeepenScheme | None = None,
     activation: str | None = None,
     expansion: float = 1.0,
@@ -70,6 +72,9 @@ def deepen(
     from `seed`, which keeps the function but is a poorer start for training. `shapes` fixes input shapes that the
     file leaves open, for the analysis.
 
+    `to_params` instead of `every` inserts as many layers as that number of parameters (or "25M", "2x", "150%") allows, spread evenly
+    over all places, and never more.
+
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can be inserted as
     asked, with reasons that name nodes.
     """
@@ -77,6 +82,7 @@ def deepen(
         model,
         after=after,
         every=every,
+        to_params=to_params,
         scheme=scheme,
         activation=activation,
         expansion=expansion,
@@ -91,6 +97,7 @@ def plan_deepen(
     *,
     after: str | Sequence[str] = (),
     every: int | None = None,
+    to_params: float | str | None = None,
     scheme: DeepenScheme | None = None,
     activation: str | None = None,
     expansion: float = 1.0,
@@ -102,9 +109,18 @@ def plan_deepen(
 
     The plan holds the statistics of the forward pass, so applying it needs no data.
     """
-    return _planned(
-        inlined(model), after, every, Wishes(scheme, activation, expansion, seed), calibration, shapes
-    )[1]
+    return deepened(
+        model,
+        after=after,
+        every=every,
+        to_params=to_params,
+        scheme=scheme,
+        activation=activation,
+        expansion=expansion,
+        calibration=calibration,
+        seed=seed,
+        shapes=shapes,
+    )[0]
 
 
 def deepened(
@@ -112,6 +128,7 @@ def deepened(
     *,
     after: str | Sequence[str] = (),
     every: int | None = None,
+    to_params: float | str | None = None,
     scheme: DeepenScheme | None = None,
     activation: str | None = None,
     expansion: float = 1.0,
@@ -121,10 +138,20 @@ def deepened(
 ) -> tuple[DeepenPlan, Model]:
     """Both at once: the plan of `plan_deepen` and the model of `deepen`, whose arguments it takes."""
     model = inlined(model)
-    survey, plan = _planned(
-        model, after, every, Wishes(scheme, activation, expansion, seed), calibration, shapes
-    )
-    return plan, _applied(model, plan, survey.flow)
+    wishes = Wishes(scheme, activation, expansion, seed)
+    if to_params is None:
+        survey, plan = _planned(model, after, every, None, wishes, calibration, shapes)
+        return plan, _applied(model, plan, survey.flow)
+    if every is not None:
+        raise InvalidRequestError("--every and --to-params cannot both decide how many layers there will be")
+    budget = Budget("parameters", amount(to_params, model.parameters, "parameters"), model.parameters)
+    room = budget.limit - budget.now
+    while True:
+        survey, plan = _planned(model, after, None, room, wishes, calibration, shapes)
+        deeper = _applied(model, plan, survey.flow)
+        if deeper.parameters <= budget.limit:
+            return plan, deeper
+        room -= deeper.parameters - budget.limit
 
 
 def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
@@ -137,6 +164,7 @@ def _planned(
     model: Model,
     after: str | Sequence[str],
     every: int | None,
+    room: int | None,
     wishes: Wishes,
     calibration: Calibration | None,
     shapes: Mapping[str, Sequence[int]] | None,
@@ -157,7 +185,7 @@ def _planned(
             hint="--expansion takes a number above 0, up to 64",
         )
     survey = Survey(model, infer_shapes(model, shapes or None), wishes)
-    places = choose(survey, globs, every)
+    places = choose(survey, globs, every, room)
     layers, notes = _calibrated(model, survey.shapes, places, calibration, wishes.seed)
     if wishes.scheme is None:
         notes = (*notes, *_reasons(layers))

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
+from onnx_grow.growth.budget import evenly
 from onnx_grow.growth.chains import Functions, elements, identity_layer, new_branch, parametric_layer
 from onnx_grow.growth.dataflow import Dataflow, operator
 from onnx_grow.growth.deepen_plan import (
@@ -164,8 +165,11 @@ def _parameters(flow: Dataflow, name: str) -> int:
     return flow.elements(name) if kind and holds_parameters(kind[0]) else 0
 
 
-def choose(survey: Survey, globs: Sequence[str], every: int | None) -> list[Place]:
-    """The places where layers go. Raises InvalidRequestError for unknown names, NothingToGrowError if there are none."""
+def choose(survey: Survey, globs: Sequence[str], every: int | None, room: int | None = None) -> list[Place]:
+    """The places where layers go; as many as `room` for parameters allows, spread evenly, where that is given.
+
+    Raises InvalidRequestError for unknown names, NothingToGrowError if there are none.
+    """
     if globs:
         pool = _named(survey, globs)
     else:
@@ -176,6 +180,14 @@ def choose(survey: Survey, globs: Sequence[str], every: int | None) -> list[Plac
         pool = pool or [place for place in branches if not place.is_last] or branches
     if not pool:
         raise NothingToGrowError(_nothing(survey, globs), hint=_ALTERNATIVE[survey.wishes.scheme])
+    if room is not None:
+        chosen = evenly([place.layer.parameters for place in pool], room)
+        if not chosen:
+            least = min(place.layer.parameters for place in pool)
+            raise NothingToGrowError(
+                f"the smallest new layer has {least:,} parameters, and there is room for {max(room, 0):,}"
+            )
+        return [pool[position] for position in chosen]
     if every is not None:
         if every > len(pool):
             raise NothingToGrowError(

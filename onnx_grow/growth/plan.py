@@ -194,7 +194,10 @@ def solve(
     for axis in [
         axis for axis in wanted if axis.uniform and not _is_exact(table[names[axis]], table, request)
     ]:
-        if wanted[axis] % request.multiple_of:
+        padded = _nearest_multiple(axis.size, wanted[axis], request.multiple_of)
+        if wanted[axis] % request.multiple_of and unpaddable(analysis, axis, padded) is None:
+            wanted[axis] = padded
+        elif wanted[axis] % request.multiple_of:
             skipped[names[axis]] = (
                 f"it grows by whole factors only, and {wanted[axis]} is no multiple of {request.multiple_of}; "
                 f"{math.lcm(axis.size, request.multiple_of)} would be"

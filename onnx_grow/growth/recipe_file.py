@@ -230,13 +230,16 @@ def _are_shapes(value: Any) -> bool:
 
 
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "activation": ("a name", _is_text),
     "after": ("a name or a list of names", _is_texts),
     "every": ("a whole number", _is_whole),
+    "expansion": ("a number", _is_number),
     "factor": ("a number", _is_number),
     "kind": ("a kind or a list of kinds", _is_texts),
     "multiple_of": ("a whole number", _is_whole),
     "noise": ("a number", _is_number),
     "only": ("a name or a list of names", _is_texts),
+    "scheme": ("a name", _is_text),
     "seed": ("a whole number", _is_whole),
     "shapes": ("input names with lists of sizes", _are_shapes),
     "to_macs": ("a number such as 4G", _is_amount),
