@@ -448,7 +448,7 @@ class TestOptions:
     def test_deepen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data.npz").touch()
         line = (
-            "--after a --after b --every 3 --scheme residual-new --activation Relu --expansion 2 "
+            "--to-params 2x --after a --after b --every 3 --scheme residual-new --activation Relu --expansion 2 "
             "--calibration data.npz --seed 9 --shape x:1"
         )
         options = self.said(monkeypatch, "onnx_grow.growth.deepened", "deepen", "model.onnx", *line.split())
@@ -466,7 +466,7 @@ class TestOptions:
 
     def test_verify(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data").mkdir()
-        line = "--to-params 2x --inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5 --max-error 0.5 --proof"
+        line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5 --max-error 0.5 --proof"
         options = self.said(
             monkeypatch, "onnx_grow.verification.verify", "verify", "model.onnx", "model.onnx", *line.split()
         )
