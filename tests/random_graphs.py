@@ -107,7 +107,7 @@ class Graph:
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(0)
         self.opset = self.choices.pick(
-            (17, 21, 13, 11, 18, 9, 22, 20, 7, 12, 10, 8, 15, 16, 14, 19, 23, 24, 23, 24)
+            (17, 21, 13, 11, 18, 9, 22, 20, 7, 12, 10, 8, 15, 16, 14, 19, 23, 24, 23, 24, 26)
         )
         self.named = not self.choices.chance(10)
         self.old_ir = self.opset < 9 and self.choices.chance(50)

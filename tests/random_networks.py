@@ -309,6 +309,6 @@ RARE: Sequence[Block] = (
     rare.both_results, rare.cropped, rare.columns, rare.deformable, rare.sampled, rare.unpooled, rare.pooled, rare.of_matrices,
     rare.windowed, rare.spectrum, rare.listed, rare.optional, rare.counted, rare.losses, rare.log_sum, rare.fake_quantised,
     rare.integer_product, rare.integer_product, rare.in_four_bits, rare.heads_of, rare.heads_of, rare.rotary_operator, rare.fused,
-    rare.fused, rare.embedded_words, rare.features,
+    rare.fused, rare.embedded_words, rare.features, rare.features, rare.alone, rare.alone, rare.alone, rare.alone, rare.written,
 )  # fmt: skip
 BLOCKS: Sequence[Block] = (*COMMON, *COMMON, *RARE)

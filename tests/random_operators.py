@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+import onnxruntime
+from graphs import run
 from onnx import TensorProto, helper
 from random_blocks import linear, reduced, reshaped, shape_of, size_of
 from random_graphs import (
@@ -13,6 +16,7 @@ from random_graphs import (
     ONE,
     VOCABULARY,
     WIDTHS,
+    Choices,
     Graph,
     Shape,
     Value,
@@ -24,6 +28,8 @@ from random_graphs import (
     times,
     with_dim,
 )  # fmt: skip
+from single_operators import Computed
+from test_operators_single import TABLE
 
 # Elementwise
 
@@ -276,6 +282,15 @@ def both_results(g: Graph, x: Value) -> Value | None:
     y = g.node("TopK", [x, g.integers([shape[axis][0]])], shape, shape, axis=axis, largest=largest)
     index = g.values.pop()
     return g.node("Mul", [y, g.node("Cast", [index], shape, to=g.element, kind="float")], shape)
+
+
+def written(g: Graph, x: Value) -> Value | None:
+    """TensorScatter: one more row in a cache."""
+    if x.rank < 3 or g.opset < 24 or not is_fixed(x.shape[0]):
+        return None
+    row = g.node("ReduceMax", [x, g.integers([-2])], with_dim(x, x.rank - 2, ONE))
+    places = g.integers([0] * x.shape[0][0])
+    return g.node("TensorScatter", [x, row, places], x.shape)
 
 
 def cropped(g: Graph, x: Value) -> Value | None:
@@ -876,6 +891,88 @@ def features(g: Graph, x: Value) -> Value | None:
         "target_treeids": [0, 0], "target_nodeids": [1, 2], "target_ids": [0, 0], "target_weights": [0.5, -0.5], "n_targets": 1,
     }  # fmt: skip
     return g.node(op, [x], (x.shape[0], ONE), domain=ML, **settings)
+
+
+# Operators by the table of those that are tested alone
+
+
+def alone(g: Graph, x: Value) -> Value | None:
+    """One of the operators that are tested alone; all that it computes with is the mean of x, times weights, and weights."""
+    at = g.choices.below(len(TABLE))
+    single = TABLE[at][0]
+    if g.avoided or g.opset < single.opset or not x.rank:
+        return None
+    found = _result(at)
+    if found is None or not small(tuple(map(fixed, found[0]))):
+        return None
+    mean = g.node("Tanh", [reduced(g, "ReduceMean", x, range(x.rank), False)], ())
+    names: list[Value | str] = []
+    for operand in single.operands:
+        if operand is None:
+            names.append("")
+        elif isinstance(operand, Computed):
+            names.append(_computed(g, mean, operand))
+        else:
+            array = np.asarray(operand)
+            names.append(g.constant(array.astype(g.dtype) if array.dtype == np.float32 else array))
+    shape, dtype = tuple(map(fixed, found[0])), found[1]
+    rest = [()] * (single.outputs - 1)
+    before = list(g.values)
+    y = g.node(single.op, names, shape, *rest, kind="float", domain=single.domain, **single.attributes)
+    g.values = before
+    if dtype == TensorProto.FLOAT:
+        g.values.append(y)
+        return y
+    return g.node("Cast", [y], shape, kind="float", to=g.element)
+
+
+def _computed(g: Graph, mean: Value, operand: Computed) -> str:
+    shape = operand.shape
+    y = g._emit("Add", [g._emit("Mul", [mean.name, g.weight(shape)]), g.weight(shape)])
+    g.read.add(mean.name)
+    if operand.positive:
+        y = g._emit("Sigmoid", [y])
+    if operand.dtype == TensorProto.BOOL:
+        return g._emit("Greater", [y, _scalar(g, 0.0)])
+    if operand.dtype == TensorProto.FLOAT:
+        return y
+    y = g._emit("Cast", [g._emit("Mul", [y, _scalar(g, 5.0)])], to=operand.dtype)
+    dtype = helper.tensor_dtype_to_np_dtype(operand.dtype)
+    return g._emit("Mod", [y, g.constant(np.asarray(operand.below, dtype))]) if operand.below else y
+
+
+@cache
+def _result(at: int) -> tuple[tuple[int, ...], int] | None:
+    """Shape and type of the first result of an operator in the table; None if it takes more than a plain run."""
+    single = TABLE[at][0]
+    if single.by is not run:
+        return None
+    g = Graph(Choices.replayed(()), np.float32)
+    g.opset = single.opset
+    g.values.append(Value("mean", ()))
+    names = [
+        ""
+        if o is None
+        else _computed(g, g.values[0], o)
+        if isinstance(o, Computed)
+        else g.constant(np.asarray(o))
+        for o in single.operands
+    ]
+    g.node(single.op, names, *[()] * single.outputs, domain=single.domain, **single.attributes)
+    made = helper.make_graph(
+        g.nodes, "alone", [helper.make_tensor_value_info("mean", TensorProto.FLOAT, [])],
+        [helper.make_empty_tensor_value_info(g.nodes[-1].output[0])], g._initializers(),
+    )  # fmt: skip
+    opsets = [helper.make_opsetid(domain, n) for domain, n in (("", g.opset), (MS, 1), (ML, 3))]
+    try:
+        session = onnxruntime.InferenceSession(
+            helper.make_model(made, opset_imports=opsets, ir_version=10).SerializeToString(),
+            providers=["CPUExecutionProvider"],
+        )
+        (y,) = session.run(None, {"mean": np.array(0.5, np.float32)})
+    except Exception:  # of no use then
+        return None
+    return y.shape, helper.np_dtype_to_tensor_dtype(y.dtype)
 
 
 # What exporters write together
