@@ -489,10 +489,6 @@ HEADS = [
         "m0:3 m0:4",
     ),
     (
-        ms("MultiHeadAttention", [Computed((2, 3, 8)), Computed((2, 4, 2, 2, 4))], num_heads=2),
-        "m0:3 ~m0:4",
-    ),
-    (
         ms(
             "GroupQueryAttention",
             [Computed((2, 3, 128)), *[None] * 4, np.array([2, 2], np.int32), np.array(3, np.int32)],
