@@ -274,3 +274,36 @@ def test_several_growths_in_a_row() -> None:
     twice = widen(widen(model, factor=1.5), widths={"a0": 37})
     assert len(history(twice)) == 2
     assert deviation(model, twice) < 1e-10
+
+
+POST = "b = MatMul(n, u) r = Tanh(b) d0 = MatMul(r, w) d = Add(d0, o) e = Add(n, d)"
+
+
+@pytest.mark.parametrize(("norm", "nodes"), [("layer", 6), ("spelled", 4), ("bare", 5)])
+@pytest.mark.parametrize("std", [1e-3, 1.0])
+def test_where_weights_cannot_make_the_mean_nodes_do_on_request(norm: str, nodes: int, std: float) -> None:
+    """The result of the first norm is added to what the second one normalises."""
+    model = network(norm, branch=POST, std=std)
+    with pytest.raises(NothingToGrowError, match="with nodes before its norms it can: scheme pad"):
+        widen(model, widths={"a0": 30})
+    for width in (22, 30, 50):
+        grown = widen(model, widths={"a0": width}, scheme="pad")
+        assert len(operators(grown)) == len(operators(model)) + nodes
+        assert deviation(model, grown) < (1e-7 if norm == "layer" and width != 30 else 1e-10)
+    again = apply_widen(model, WidenPlan.from_json(planned(grown).to_json()))
+    assert again.to_proto().SerializeToString() == grown.to_proto().SerializeToString()
+
+
+def test_under_a_root_mean_square_no_nodes_are_needed_for_that() -> None:
+    model = network("spelled rms", branch=POST)
+    grown = widen(model, widths={"a0": 30})
+    assert operators(grown) == operators(model)
+    assert deviation(model, grown) < 1e-10
+
+
+def test_parameters_that_several_names_share() -> None:
+    """Exporters merge equal parameters and give them other names by Identity."""
+    branch = "gg = Identity(g) oo = Identity(o) z = LayerNormalization <epsilon = EPS> (a, gg, t) b = MatMul(z, u) "
+    branch += "r = Tanh(b) d0 = MatMul(r, w) d1 = Add(d0, oo) kk = Identity(k) d = Mul(d1, kk) e = Add(a, d)"
+    model = network("layer", branch=branch)
+    assert deviation(model, widen(model, widths={"a0": 30})) < 1e-10

@@ -544,7 +544,35 @@ def insert_scale(analysis: Analysis, constants: Constants, node: int, i: int, fa
     draft.node(node).input[i] = out
 
 
-def insert_after(analysis: Analysis, constants: Constants, node: int, factor: float) -> None:
+def insert_mean(
+    analysis: Analysis, constants: Constants, node: int, dim: int, where: NDArray[np.bool_], scale: float
+) -> None:
+    """Insert nodes before input 0 of a node that add `scale` times its mean along `dim` to what is `where` of that dimension."""
+    draft = constants.draft
+    name = analysis.topology.proto(node).input[0]
+    source = draft.node(node).input[0]
+    mean, share, out = (draft.fresh_name(f"{name}_{what}") for what in ("mean", "mean_share", "centred"))
+    dtype = helper.tensor_dtype_to_np_dtype(analysis.shapes.dtype[name])
+    by = along(np.where(where, scale, 0.0), dim, len(analysis.shapes.shape[name])).astype(dtype)
+    if analysis.model.opset < 18:
+        reduced = helper.make_node(
+            "ReduceMean", [source], [mean], draft.fresh_name(f"{mean}_ReduceMean"), axes=[dim]
+        )
+    else:
+        axes = constants.add(f"{mean}_axes", np.array([dim], np.int64))
+        reduced = helper.make_node(
+            "ReduceMean", [source, axes], [mean], draft.fresh_name(f"{mean}_ReduceMean")
+        )
+    factor = constants.add(f"{share}_factor", by)
+    draft.insert_before(node, reduced)
+    draft.insert_before(
+        node, helper.make_node("Mul", [mean, factor], [share], draft.fresh_name(f"{share}_Mul"))
+    )
+    draft.insert_before(node, helper.make_node("Add", [source, share], [out], draft.fresh_name(f"{out}_Add")))
+    draft.node(node).input[0] = out
+
+
+def insert_after(analysis: Analysis, constants: Constants, node: int, factor: float | Factors) -> None:
     """Insert a Mul by a constant behind output 0 of a node, which keeps its name."""
     draft = constants.draft
     proto = draft.node(node)

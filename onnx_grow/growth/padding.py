@@ -10,6 +10,10 @@ Who computes the channels has to make the new ones: a weight by a mixture of its
 m = 0 for zero. The mixture is demanded of the norm's input and handed back through all that is linear in the channels, as far as
 the weights; a factor per channel on the way is divided out. What is not linear refuses, and the reason names it.
 
+Where the mean cannot come from weights (the result of one LayerNormalization is added to what the next one normalises), it can still be
+put in front of the norm: new channels are zero up to there, and x + [0 .. 0, n'/n .. n'/n] mean(x) has the mean in them. That takes
+nodes, so it is done on request only.
+
 Norms that exporters spelled out (ReduceMean, Sub, Pow, ReduceMean, Add, Sqrt, Div) are not matched but computed with: a mean
 of zeros and n old channels is n / n' of what it was, and this factor is carried along until a constant can take it. The
 constant added to a variance takes it, so that epsilon is scaled; gamma takes its root.
@@ -46,7 +50,8 @@ class Padding:
 
     `mixtures`: constants whose new indices along a dimension are mixtures of the old ones. `factors`: constants that are scaled.
     `epsilons`: attributes of norms. `inserted`: nodes behind which a factor is put right. `free`: nodes that sum over the axis where
-    its new channels are zero, so that their weights may be anything.
+    its new channels are zero, so that their weights may be anything. `centred`: norms in front of which nodes put the mean
+    into the new channels. `masked`: nodes behind which new channels are made zero.
     """
 
     mixtures: dict[Place, tuple[int, Mixture]] = field(default_factory=dict)
@@ -54,17 +59,27 @@ class Padding:
     epsilons: dict[int, float] = field(default_factory=dict)
     inserted: dict[int, float] = field(default_factory=dict)
     free: set[int] = field(default_factory=set)
+    centred: set[int] = field(default_factory=set)
+    masked: set[int] = field(default_factory=set)
 
 
-def padding(analysis: Analysis, axis: Axis, new_size: int) -> Padding:
-    """How to pad an axis to a size. Raises NotLinear when that would not be exact, naming the node."""
-    return _Pad(analysis, axis, new_size).found()
+def padding(analysis: Analysis, axis: Axis, new_size: int, *, inserting: bool = False) -> Padding:
+    """How to pad an axis to a size, by weights alone or, where these cannot do it and if `inserting`, with nodes before the norms.
+
+    Raises NotLinear when that would not be exact, naming the node.
+    """
+    try:
+        return _Pad(analysis, axis, new_size).found()
+    except NotLinear:
+        if not inserting:
+            raise
+    return _Pad(analysis, axis, new_size, inserting=True).found()
 
 
-def unpaddable(analysis: Analysis, axis: Axis, new_size: int) -> str | None:
+def unpaddable(analysis: Analysis, axis: Axis, new_size: int, *, inserting: bool = False) -> str | None:
     """Why an axis cannot be padded; None if it can."""
     try:
-        padding(analysis, axis, new_size)
+        padding(analysis, axis, new_size, inserting=inserting)
     except NotLinear as reason:
         return str(reason)
     return None
@@ -155,13 +170,14 @@ class _Stuck(Exception):
 
 
 class _Pad:
-    def __init__(self, analysis: Analysis, axis: Axis, new_size: int) -> None:
+    def __init__(self, analysis: Analysis, axis: Axis, new_size: int, *, inserting: bool = False) -> None:
+        self.inserting = inserting
         self.analysis = analysis
         self.topology = analysis.topology
         self.axis = axis
         self.ratio = axis.size / new_size
-        self.mean: Mixture = np.full(axis.size, 1.0 / axis.size)
         self.nothing: Mixture = np.zeros(axis.size)
+        self.mean: Mixture = self.nothing if inserting else np.full(axis.size, 1.0 / axis.size)
         self.result = Padding()
         self.demands: dict[str, Mixture] = {}
         self.zero: set[str] = set()
@@ -205,9 +221,13 @@ class _Pad:
             self._is_read(name) for o, name in enumerate(proto.output) if name and o not in (0, norm.total)
         ):
             raise NotLinear(f"{self._label(index)} gives away its statistics")
-        if norm.gamma >= len(proto.input) or not self._is_constant(index, norm.gamma):
+        if norm.gamma >= len(proto.input) or not self._is_known(proto.input[norm.gamma]):
             raise NotLinear(f"{self._label(index)} has no constant scale")
         self.understood.add(index)
+        if self.inserting and norm.centred:
+            if norm.total is not None:
+                raise NotLinear(f"{self._label(index)} adds by itself, which leaves no place before the norm")
+            self.result.centred.add(index)
         wanted = self.mean if norm.centred else self.nothing
         self._agree(
             self.demands.get(proto.output[norm.total]) if self._has_output(proto, norm.total) else None,
@@ -242,6 +262,8 @@ class _Pad:
             self._give(index, 0, mixture)
         elif zero and op == "Sub" and self._mean_of(proto.input[1]) == proto.input[0]:
             self._give(index, 0, self.mean)
+            if self.inserting:
+                self.result.masked.add(index)
         elif op in (*_SUMS, "Concat"):
             for i in range(len(proto.input)):
                 self._give(index, i, mixture)
@@ -257,7 +279,7 @@ class _Pad:
 
     def _hand_back_product(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
         having = [i for i in (0, 1) if self._position(index, i) is not None]
-        known = [i for i in having if self._is_constant(index, i)]
+        known = [i for i in having if self._is_known(proto.input[i])]
         if having == [0] or (having == [1] and proto.op_type == "Mul"):
             self._give(index, having[0], mixture)
         elif not mixture.any():
@@ -354,8 +376,9 @@ class _Pad:
 
     def _carried(self) -> Padding:
         """The result, once every factor has found a constant that takes it."""
-        mixtures = dict(self.result.mixtures)
-        self.result = Padding(mixtures)
+        self.result = Padding(
+            dict(self.result.mixtures), centred=self.result.centred, masked=self.result.masked
+        )
         self.zero = {name for name, mixture in self.demands.items() if not mixture.any()}
         factors: dict[str, float] = {}
         for index in range(len(self.topology.nodes)):
@@ -431,7 +454,8 @@ class _Pad:
         proto = self.topology.proto(index)
         norm = self._norm(index)
         if norm is not None:
-            self._take(index, norm.gamma, sqrt(self.ratio))
+            if not self._take(index, norm.gamma, sqrt(self.ratio)):
+                raise NotLinear(f"{self._label(index)} has no constant scale of its own")
             self.result.epsilons[index] = float(_attribute(proto, "epsilon", norm.epsilon)) * self.ratio
         given = {i: factors[name] for i, name in enumerate(proto.input) if name in factors}
         out = self._passed(index, proto, given) if given else 1.0
@@ -577,6 +601,10 @@ class _Pad:
         return o is not None and o < len(proto.output) and bool(proto.output[o])
 
     def _value(self, name: str) -> NDArray[Any] | None:
+        while (producer := self.topology.producers.get(name)) is not None and self._is_known(name):
+            if self.topology.proto(producer).op_type != "Identity":
+                break
+            name = self.topology.proto(producer).input[0]
         weight = self.analysis.model.weights.get(name)
         return self.analysis.shapes.value.get(name) if weight is None else weight.array()
 

@@ -19,6 +19,7 @@ from onnx_grow.growth.budget import MOST_CHANNELS, Budget, Footprint, Span, larg
 from onnx_grow.growth.padding import unpaddable
 
 Scheme = Literal["split", "copy", "noise", "fresh", "pad"]
+_WITH_NODES = "; with nodes before its norms it can: scheme pad"
 DEFAULT_KINDS = ("hidden", "residual", "embedding", "state")
 
 
@@ -164,9 +165,11 @@ class Request:
 
 
 def solve(
-    analysis: Analysis, table: AxisTable, request: Request
+    analysis: Analysis, table: AxisTable, request: Request, *, inserting: bool = False
 ) -> tuple[tuple[AxisGrowth, ...], tuple[tuple[str, str], ...]]:
     """The axes that grow as requested, and those that were asked for and stay, with reasons; `fit` makes them fit a budget.
+
+    Norms are padded with new nodes before them only if `inserting`.
 
     Raises InvalidRequestError for names that match nothing, NothingToGrowError when nothing is left.
     """
@@ -182,13 +185,14 @@ def solve(
         size = wanted[axis]
         if not _is_exact(table[names[axis]], table, request):
             size = wanted[axis] = _nearest_multiple(axis.size, size, request.multiple_of)
-        why_not = unpaddable(analysis, axis, size)
+        why_not = unpaddable(analysis, axis, size, inserting=inserting)
         if why_not is not None and size % axis.size:
             uneven.append(axis)
+            able = not inserting and unpaddable(analysis, axis, size, inserting=True) is None
             who = ", ".join(axis.statistics)
             skipped[names[axis]] = (
                 f"{who} takes statistics over it, so it grows by whole factors only, and {size} is no multiple of {axis.size} "
-                f"(it cannot be padded: {why_not})"
+                f"(it cannot be padded: {why_not}{_WITH_NODES if able else ''})"
             )
             del wanted[axis]
     for axis in [
@@ -266,7 +270,10 @@ def check(analysis: Analysis, table: AxisTable, plan: WidenPlan) -> None:
                 hint="a plan replays on the file that it was made for",
             )
         scheme = growth.scheme or plan.scheme
-        if scheme == "pad" and (why_not := unpaddable(analysis, axis, growth.new_size)) is not None:
+        if (
+            scheme == "pad"
+            and (why_not := unpaddable(analysis, axis, growth.new_size, inserting=True)) is not None
+        ):
             raise InvalidRequestError(f"axis {growth.name!r} cannot be padded: {why_not}")
         if scheme != "pad" and axis.uniform and growth.new_size % axis.size:
             raise InvalidRequestError(

@@ -23,7 +23,7 @@ from onnx_grow.axes.algebra import (
     size,
 )
 from onnx_grow.axes.equations import Contraction, Dilution
-from onnx_grow.axes.inference import Analysis
+from onnx_grow.axes.inference import Analysis, Dims
 from onnx_grow.growth.absorb import (
     Absorption,
     Asked,
@@ -33,6 +33,7 @@ from onnx_grow.growth.absorb import (
     along,
     condensed,
     insert_after,
+    insert_mean,
     insert_scale,
 )
 from onnx_grow.growth.budget import Footprint
@@ -86,7 +87,7 @@ def _by(axes: Mapping[str, Axis], plan: WidenPlan, scheme: Scheme) -> dict[Axis,
 def _paddings(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> dict[Axis, Padding]:
     padded = _by(axes, plan, "pad")
     try:
-        return {axis: padding(analysis, axis, n) for axis, n in padded.items()}
+        return {axis: padding(analysis, axis, n, inserting=True) for axis, n in padded.items()}
     except NotLinear as reason:
         raise Refusal(list(padded), str(reason)) from reason
 
@@ -264,6 +265,27 @@ class _Rewrite:
                 _set(self.draft.node(node), "epsilon", epsilon)
             for node, factor in padded.inserted.items():
                 insert_after(self.analysis, self.constants, node, factor)
+        for axis, padded in self.paddings.items():
+            old, new = axis.size, len(self.maps[axis])
+            for node in sorted(padded.centred):
+                dims = self.analysis.input_dims(node, 0) or ()
+                insert_mean(
+                    self.analysis,
+                    self.constants,
+                    node,
+                    self._at(dims, axis),
+                    np.arange(new) >= old,
+                    new / old,
+                )
+            for node in sorted(padded.masked):
+                dims = self.analysis.dims[self.analysis.topology.proto(node).output[0]]
+                kept = (np.arange(new) < old).astype(np.float64)
+                insert_after(
+                    self.analysis, self.constants, node, along(kept, self._at(dims, axis), len(dims))
+                )
+
+    def _at(self, dims: Dims, axis: Axis) -> int:
+        return next(d for d, dim in enumerate(dims) if axis in leaves(dim))
 
     def _without_zeros(self, contraction: Contraction) -> Contraction:
         """What is summed, but for padded channels that are zero here: any weights will do for them."""

@@ -3,6 +3,7 @@
     split, copy, noise    new channels are copies, which share what they feed: right for every axis, by whole factors under statistics
     fresh                 new channels are random and feed nothing yet: right where whoever reads them has a weight to ignore them by
     pad                   new channels are what a norm does not notice: right under norms of what is linear, at any size
+                          (and of what is not, where nodes may be put before the norm)
 
 A fresh channel leaves every sum as it is: 0 x = 0 for every finite x. Nobody else may look at it: no statistics, no maximum, no
 softmax over the channels, nothing that would make it infinite. What the rules say of an axis decides (`Axis.copied`); whether each
@@ -45,7 +46,7 @@ def _assigned(
         why_not = next(iter(axis.copied), refusal)
     elif scheme == "pad":
         why_not = (
-            unpaddable(analysis, axis, growth.new_size)
+            unpaddable(analysis, axis, growth.new_size, inserting=True)
             if axis.uniform
             else "no norm takes statistics over it"
         )

@@ -172,7 +172,7 @@ class _Settlement:
         """The plan, and what it makes of the model."""
         while True:
             table = tabulate(self.analysis)
-            growths, skipped = solve(self.analysis, table, self.request)
+            growths, skipped = solve(self.analysis, table, self.request, inserting=self.empty.scheme == "pad")
             growths = assigned(self.analysis, growths, table, self.empty.scheme, self.copied)
             plan = replace(self.empty, axes=growths, skipped=(*self.refused.items(), *skipped))
             try:
