@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from graphs import Runtime, assert_same, run
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnx_grow.axes.table import KINDS
 from onnx_grow.errors import NothingToGrowError
@@ -96,6 +96,7 @@ class _Builder:
         self.nodes: list[NodeProto] = []
         self.weights: dict[str, np.ndarray] = {}
         self.inputs: list[tuple[str, int]] = []
+        self.declared: list[ValueInfoProto] = []  # results of operators whose shapes nobody infers
 
     def model(self) -> Model:
         names = [self._operand(i, operand) for i, operand in enumerate(self.single.operands)]
@@ -108,6 +109,10 @@ class _Builder:
         results = self.single.by(
             self._load(outputs), {name: np.full([1] * rank, 0.7, np.float32) for name, rank in self.inputs}
         )
+        self.declared = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in zip(outputs, results, strict=True)
+        ]
         count = self.single.read or len(outputs)
         read = [self._reader(name, value) for name, value in zip(outputs[:count], results, strict=False)]
         return self._load([self._node("Sum", read, "y") if count > 1 else read[0]])
@@ -169,6 +174,7 @@ class _Builder:
                 for name in outputs
             ],
             [numpy_helper.from_array(value, name) for name, value in self.weights.items()],
+            value_info=self.declared,
         )
         imports = [
             helper.make_opsetid("", self.single.opset),

@@ -96,28 +96,6 @@ def test_fused_operators_grow(case: Case) -> None:
     case.check()
 
 
-WITHOUT_KERNEL = {
-    "a ~a:2": ("b = ms.GroupNorm <groups=2, activation=0> (a, g, g)", "float[6] g"),
-    "~a": ("b = ms.GroupNorm <groups=2, activation=1, channels_last=0> (a, h, h)", "float[4] h"),
-    "a": ("b = ms.BiasAdd(a, g, a)", "float[6] g"),
-    "a b": ("b = ms.NhwcConv(a, k, g)", "float[6, 6, 1, 1] k, float[6] g"),
-}
-
-
-@pytest.mark.parametrize("axes", WITHOUT_KERNEL)
-def test_what_may_grow_where_processors_have_no_kernel(axes: str) -> None:
-    """The shape of the result is then known from the file only."""
-    body, weights = WITHOUT_KERNEL[axes]
-    model = build(
-        ms(
-            f"a = MatMul(x, v) {body} y = MatMul(b, w)",
-            f"{HIDDEN}, {weights}, float[2, 4, 7, 6] b",
-            "(float[2, 4, 7, 4] x) => (float[2, 4, 7, 5] y)",
-        )
-    )
-    assert growable(inspect(model)) == axes
-
-
 def test_halves_of_a_gated_gelu_grow_alike() -> None:
     """ONNX Runtime has no kernel for BiasSplitGelu on processors."""
     model = build(

@@ -24,6 +24,10 @@ _GROUP = {
     0: Signature("N (g ~k) ~*, (g k), (g k) -> N (g k) *", {"groups": "g"}),
     1: Signature("N ~* (g ~k), (g k), (g k) -> N * (g k)", {"groups": "g"}),
 }
+_SKIP_GROUP = {
+    0: Signature("N (g ~k) ~*, (g k), (g k), -, (g k) -> N (g k) *", {"groups": "g"}),
+    1: Signature("N ~* (g ~k), (g k), (g k), -, (g k) -> N * (g k)", {"groups": "g"}),
+}
 _EMBED = Signature("N !T, N T, !V ~d, !P ~d, !S ~d, d, d, -, - -> N T d, N, N T d")
 _EMBED_QUANTIZED = Signature(
     "N !T, N T, !V ~d, !P ~d, !S ~d, d, d, -, -, -, -, -, -, -, -, -, -, - -> N T d, N"
@@ -52,6 +56,21 @@ def group(node: Node) -> None:
     """GroupNorm and an activation; the channels come last unless said otherwise."""
     names = _GROUP[node.attribute("channels_last", 1)](node)
     node.role("groups", names["g"])
+
+
+def skip_group(node: Node) -> None:
+    """SkipGroupNorm: a sum with what skipped, for all positions or for each, its GroupNorm and, as last output, the sum itself."""
+    names = _SKIP_GROUP[node.attribute("channels_last", 1)](node)
+    node.role("groups", names["g"])
+    dims = node.input(0)
+    n, *_, channels = dims if node.attribute("channels_last", 1) else (*dims[:1], *dims[2:], dims[1])
+    skipped = node.input(3)
+    if len(skipped) == len(dims):
+        broadcast(node, [dims, skipped])
+    else:
+        node.unify(skipped[0], n)
+        node.unify(skipped[-1], channels)
+    node.set(1, dims)
 
 
 def skip_layer(node: Node) -> None:
@@ -172,7 +191,7 @@ _HELD = {
         BiasSoftmax ComplexMul ComplexMulConj DecoderMaskedSelfAttention FusedMatMulActivation GatedDeltaNet
         GatedRelativePositionBias GemmaRotaryEmbedding IsAllFinite MulInteger NhwcFusedConv PackedAttention
         PackedMultiHeadAttention PagedAttention QLinearReduceMean ReduceSumInteger RelativePositionBias RemovePadding
-        RestorePadding SkipGroupNorm TorchEmbedding VarlenCausalConvWithState
+        RestorePadding TorchEmbedding VarlenCausalConvWithState
     """,
     "it is a function of whole matrices": "Inverse",
     "it drops what occurs twice": "Unique",
@@ -200,6 +219,7 @@ RULES = {
             ("HyperConnectionPreMix", premix, None),
             ("NhwcConv", nhwc_conv, None),
             ("QEmbedLayerNormalization", embed_layer, None),
+            ("SkipGroupNorm", skip_group, None),
             ("SkipLayerNormalization", skip_layer, None),
             ("SkipSimplifiedLayerNormalization", skip_layer, None),
             ("TransposeMatMul", matmul, None),
