@@ -7,6 +7,7 @@ from graphs import build, growable
 
 from onnx_grow.axes.table import KINDS, AxisTable
 from onnx_grow.growth.widening import inspect
+from onnx_grow.model import load
 
 
 def table(text: str, opset: int = 17) -> AxisTable:
@@ -147,3 +148,15 @@ def test_a_model_without_weights() -> None:
     assert len(found) == 0
     assert (found.parameters, found.growable_parameters, found.refused) == (0, 0, ())
     assert str(found).splitlines()[1:] == []
+
+
+def test_in_a_notebook() -> None:
+    model = build(
+        "(float[N, 4] x) => (float[N, 4] y) <float[4, 6] t, float[6, 4] u> { [a] h = MatMul(x, t) y = MatMul(h, u) }"
+    )
+    proto = model.to_proto()
+    proto.graph.node[0].name = "<b>"
+    found = inspect(load(proto))
+    html = found._repr_html_()
+    assert "<th>axis</th>" in html
+    assert "<td>&lt;b&gt;</td><td>hidden</td><td>6</td><td>yes</td><td>48</td>" in html

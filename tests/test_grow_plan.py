@@ -318,3 +318,13 @@ def test_shapes_of_inputs_left_open() -> None:
 def test_nobody_means_a_billion_channels(asked) -> None:
     with pytest.raises(InvalidRequestError, match="1,048,576 is the most"):
         plan(CHAIN, **asked)
+
+
+def test_sizes_that_the_file_leaves_open_and_nobody_can_guess() -> None:
+    model = build(
+        "(float[N, C] x) => (float[N, K] y) <float[4, 6] w, float[6, 3] v> { h = MatMul(x, w) y = MatMul(h, v) }"
+    )
+    with pytest.raises(NothingToGrowError) as raised:
+        widen(model)
+    assert "--shape 'x:?,?', in Python with shapes=" in raised.value.hint
+    assert plan_widen(model, shapes={"x": (1, 4)}).axes

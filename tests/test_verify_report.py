@@ -96,3 +96,9 @@ def test_json_has_stable_keys_and_no_infinities():
     ]  # fmt: skip
     assert value["outputs"][1]["ratio"] is None
     assert value["ok"] is False
+
+
+def test_in_a_notebook():
+    text = report(GOOD, warnings=("a < b",))._repr_html_()
+    assert text.startswith("<pre>equal on CPU")
+    assert text.endswith("warning: a &lt; b</pre>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from math import prod
 from typing import Any
 
@@ -111,16 +112,27 @@ class AxisTable:
         return str(self)
 
     def __str__(self) -> str:
-        rows = [("axis", "kind", "size", "grows", "parameters", "why not")]
-        for row in self.rows:
-            why = row.reasons[0] if row.reasons else ""
-            grows = {"any": "yes", "uniform": "by whole factors"}[row.constraint] if row.growable else "no"
-            rows.append((row.name, row.kind, str(row.size), grows, f"{row.parameters:,}", why))
+        rows = self._cells()
         widths = [max(len(line[k]) for line in rows) for k in range(5)]
         return "\n".join(
             "  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[5]]).rstrip()
             for line in rows
         )
+
+    def _repr_html_(self) -> str:
+        """The table as notebooks show it."""
+        heading, *rows = ([escape(cell) for cell in line] for line in self._cells())
+        head = "".join(f"<th>{cell}</th>" for cell in heading)
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        rows = [("axis", "kind", "size", "grows", "parameters", "why not")]
+        for row in self.rows:
+            why = row.reasons[0] if row.reasons else ""
+            grows = {"any": "yes", "uniform": "by whole factors"}[row.constraint] if row.growable else "no"
+            rows.append((row.name, row.kind, str(row.size), grows, f"{row.parameters:,}", why))
+        return list(rows)
 
 
 def tabulate(analysis: Analysis) -> AxisTable:

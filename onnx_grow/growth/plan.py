@@ -213,7 +213,7 @@ def solve(
     if not wanted:
         whole = f"--factor {math.ceil(request.factor or 2.0)} is a whole factor"
         hint = whole if uneven else "onnx-grow inspect lists every axis and why it stays"
-        raise NothingToGrowError(_nothing(table, asked, skipped), hint=hint)
+        raise NothingToGrowError(_nothing(table, asked, skipped), hint=_open(analysis) or hint)
     growths = tuple(
         AxisGrowth(row.name, row.kind, row.size, wanted[table.axes[row.name]])
         for row in table
@@ -431,6 +431,22 @@ def _size(dim: Dim) -> int:
     for factor in dim:
         size *= factor.size
     return size
+
+
+def _open(analysis: Analysis) -> str:
+    """What to do where the file leaves sizes open, and none of those tried fits; empty elsewhere."""
+    shapes = analysis.shapes
+    if not shapes.problems or not any(shapes.dynamic.values()):
+        return ""
+    tried = ", ".join(
+        f"{name} {list(shapes.inputs[name])}" for name, open_dims in shapes.dynamic.items() if open_dims
+    )
+    name, shape = next((name, shapes.inputs[name]) for name, open_dims in shapes.dynamic.items() if open_dims)
+    example = ",".join("?" if k in shapes.dynamic[name] else str(n) for k, n in enumerate(shape))
+    return (
+        f"the file leaves sizes of its inputs open, and no sizes that were tried fit (such as {tried}): "
+        f"say some that do with --shape '{name}:{example}', in Python with shapes="
+    )
 
 
 def _nothing(table: AxisTable, asked: Sequence[AxisInfo], skipped: Mapping[str, str]) -> str:

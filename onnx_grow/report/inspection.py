@@ -83,6 +83,10 @@ class Inspection:
         listed = growable if verbose else growable[:LISTED]
         parts: list[RenderableType] = [Text(line) for line in self._heading()]
         parts += ["", Text(self._growable_line(), style="bold")]
+        if not self.table.axes:
+            parts += [Text(f"  {printable(reason)}") for reason in self.table.refused[:LISTED]]
+            if self.table.refused and any(map(_open_beyond_samples, self._inputs)):
+                parts.append(Text("  The file leaves sizes of its inputs open: --shape NAME:DIMS says them."))
         if growable:
             parts.append(_growable_table(listed, verbose=verbose))
         if len(growable) > len(listed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from onnx_grow.errors import VerificationFailedError
@@ -120,6 +121,10 @@ class Report:
 
     def __str__(self) -> str:
         return "\n".join(map(_printable, self._lines()))
+
+    def _repr_html_(self) -> str:
+        """The text as notebooks show it."""
+        return f"<pre>{escape(str(self))}</pre>"
 
     def _allows(self, output: Output) -> bool:
         return output.ratio <= self.tolerance if self.max_error is None else output.error_l2 <= self.max_error
