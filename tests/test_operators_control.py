@@ -137,6 +137,69 @@ CASES = [
         "h0",
     ),
     Case(
+        "Loop that begins with constants",
+        f"""(double[3, 2, 4] x) => (double[3, 2, 3] y) <{CELLS}, double[5, 3] w, int64 m = {{3}}, double[2, 5] h0> {{
+            last, hs = Loop(m, , h0) <{LOOP}> y = MatMul(hs, w) }}""",
+        "last:2",
+    ),
+    Case(
+        "Loop as often as channels",
+        between(
+            """s = Shape(a) m = Gather(s, place) b = Loop(m, , a) <
+                   body = l (int64 i, bool go, double[N, 6] h) => (bool more, double[N, 6] k) { k = Tanh(h) more = Identity(go) }>""",
+            "int64 place = {1}",
+        ),
+        "a",
+    ),
+    Case(
+        "Loop that scales what it sums",
+        between(
+            """b = Loop(m, , a) <body = l (int64 i, bool go, double[N, 6] h) => (bool more, double[N, 6] k) {
+                   t = Transpose(h) q = MatMul(h, t) p = Softmax(q) k = MatMul(p, h) more = Identity(go) }>""",
+            "int64 m = {2}",
+        ),
+        "a",
+    ),
+    Case(
+        "Loop whose state goes through a matrix",
+        between(
+            """b = Loop(m, , a) <body = l (int64 i, bool go, double[N, 6] h) => (bool more, double[N, 6] k) {
+                   d = MatMul(h, r) k = Tanh(d) more = Identity(go) }>""",
+            "int64 m = {3}, double[6, 6] r",
+        ),
+        "a",
+    ),
+    Case(
+        "Scan whose state goes through a matrix",
+        """(double[5, 2, 4] x, double[2, 4] z) => (double[2, 3] y) <double[4, 6] v, double[6, 6] r, double[4, 6] u, double[6, 3] w> {
+            a = MatMul(z, v) b = Scan<num_scan_inputs = 1, body = l (double[2, 6] h, double[2, 4] t) => (double[2, 6] k) {
+                d = MatMul(h, r) e = MatMul(t, u) f = Add(d, e) k = Tanh(f) }>(a, x)
+            y = MatMul(b, w) }""",
+        "a",
+    ),
+    Case(
+        "Loop in a Loop",
+        between(
+            """b = Loop(m, , a) <body = l (int64 i, bool go, double[N, 6] h) => (bool more, double[N, 6] k) {
+                   k = Loop(m, , h) <body = l (int64 j, bool go_, double[N, 6] g) => (bool more, double[N, 6] f) {
+                       d = MatMul(g, u) e = Relu(d) f0 = MatMul(e, r) f1 = Add(f0, h) f = Sub(f1, a) more = Identity(go) }>
+                   more = Identity(go) }>""",
+            "int64 m = {2}, double[6, 5] u, double[5, 6] r",
+        ),
+        "a d",
+    ),
+    Case(
+        "Loop over channels",
+        between(
+            """b0 = Loop(m, yes) <body = l (int64 i, bool go) => (bool more, double[N] c) {
+                   c = Gather<axis = 1>(a, i) more = Identity(go) }> b = Transpose(b0)""",
+            "int64 m = {6}, bool yes",
+        ),
+        "",
+        {"a": "selects from this dimension by index"},
+        values={"yes": np.array(True)},
+    ),
+    Case(
         "Loop that hands its weights on",
         looping(weights=", double[5, 5] o")
         .replace("last, hs = Loop(m, , h0)", "last, kept, hs = Loop(m, , h0, o)")
