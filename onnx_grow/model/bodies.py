@@ -112,6 +112,11 @@ def _is_owner(node: NodeProto, opset: int) -> bool:
     if node.op_type == "If":
         return len(node.input) == 1 and formals == {0} and results == {len(node.output)}
     loop = node.op_type == "Loop"
+    axes = {attribute.name: len(attribute.ints) for attribute in node.attribute}
+    if axes.get("scan_input_axes", 0) not in (0, _scanned(node)):
+        return False
+    if axes.get("scan_output_axes", 0) not in (0, *(n - len(node.input) + _scanned(node) for n in results)):
+        return False
     carried = len(node.input) - (2 if loop else _scanned(node))
     needed = max(carried, len(node.output)) + int(loop)
     known = loop or (opset >= 9 and _scanned(node) > 0)
@@ -259,7 +264,11 @@ class _Flattening:
 
     def _passed(self, owner: _Owner, graph: GraphProto) -> dict[str, str]:
         """The states that a body hands on as they are and nobody reads behind the owner: what they are outside."""
-        same = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity" and not n.domain}
+        same = {
+            node.output[0]: node.input[0]
+            for node in graph.node
+            if node.op_type == "Identity" and len(node.input) == len(node.output) == 1
+        }
         around = self.frames[-1].graph if self.frames[1:] else self.model.skeleton.graph
         read = {value.name for value in around.output}
         for node in around.node:
@@ -269,8 +278,8 @@ class _Flattening:
         finals = [*owner.node.output, *repeat("", len(carried))]
         for (k, o), final in zip(carried, finals, strict=False):
             formal, result = graph.input[k].name, graph.output[o].name
-            while result != formal and result in same:
-                result = same[result]
+            for _ in same:  # a chain cannot be longer
+                result = result if result == formal else same.get(result, result)
             if result == formal and owner.inputs[k] and final not in read:
                 found[formal] = owner.inputs[k]
         return found

@@ -52,7 +52,7 @@ def iterations(
                 return None
             known.update(zip(node.output, found, strict=False))
         goes_on = known.get(end.input[0])
-        if goes_on is None:
+        if goes_on is None or goes_on.size != 1:
             return None
         known |= {name: known[result] for name, result, _ in counters}
     return None

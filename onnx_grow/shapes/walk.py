@@ -384,8 +384,10 @@ class Walk:
             return types.size(self.types.get(entry.input[first], TypeProto()), axes[0])
         most = self.values.get(entry.input[0])
         conditions = [self.values.get(name) for name in (entry.input[1], marker.input[0]) if name]
+        if any(value is not None and value.size != 1 for value in (most, *conditions)):
+            return None
         if most is not None and all(condition is not None and condition.all() for condition in conditions):
-            return max(0, int(most.max(initial=0)))
+            return max(0, int(most.item())) if most.dtype.kind == "i" else None
         return iterations(entry, marker, nodes, self.values, self.graph.opset_imports)
 
     def _generalise(self, entry: onnx.NodeProto, marker: onnx.NodeProto) -> bool:
