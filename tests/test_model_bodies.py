@@ -121,6 +121,9 @@ def _with(model: Model, name: str, value: np.ndarray) -> Model:
     "chain", ["k2 = Identity(k3) k3 = Identity(k2)", "k2 = Identity() k3 = Identity(k2)"]
 )
 def test_states_that_come_from_nowhere_are_not_followed(chain: str) -> None:
-    text = HANDED.replace("float[3] k) {", "float[3] k2) {").replace("more =", f"{chain} more =")
+    text = HANDED.replace("float[3] w>", "float[3] w, float[3] k3>").replace(
+        "float[3] k) {", "float[3] k2) {"
+    )
+    text = text.replace("more =", f"{chain} more =")
     flat = flattened(build(text))
     assert [node.op_type for node in flat.skeleton.graph.node].count("Identity") == 3
