@@ -251,14 +251,29 @@ class Algebra:
         if isinstance(factor, Axis):
             self._bind(factor, (lead, inner))
             return (inner,)
-        parts = _runs(factor, inner.size)
-        if len(parts) < 2:
-            return None
+        parts = self._rows(factor, inner.size)
         counts = [axis(size(part) // inner.size) for part in parts]
         for part, count in zip(parts, counts, strict=True):
             work.append((part, (*count, inner)))
         work.append(((lead,), concat(counts)))
         return (inner,)
+
+    def _rows(self, factor: Sum, n: int) -> list[Dim]:
+        """The parts of a sum, taken together and cut so that the size of each is a multiple of n."""
+        rows: list[Dim] = []
+        row: list[Dim] = []
+        parts = list(reversed(segments(factor)))
+        while parts:
+            part = resolve(parts.pop())
+            due = -sum(map(size, row)) % n or size(part) // n * n
+            if 0 < due < size(part):
+                part, rest = self.cut(part, due)
+                parts.append(rest)
+            row.append(part)
+            if sum(map(size, row)) % n == 0:
+                rows.append(concat(row))
+                row = []
+        return rows
 
     def _sums(self, x: Sum, y: Sum, work: list[tuple[Dim, Dim]], where: str) -> None:
         left, right = list(reversed(segments(x))), list(reversed(segments(y)))
@@ -267,40 +282,49 @@ class Algebra:
             if size(a) > size(b):
                 a, b, left, right = b, a, right, left
             if size(a) < size(b):
-                cut = self.cut(b, size(a))
-                if cut is None:
-                    rest = concat([a, *reversed(left)]), concat([b, *reversed(right)])
-                    for dim in rest:
-                        self.freeze(dim, f"the parts joined or split at {where} do not align")
-                    return
-                b, remainder = cut
+                b, remainder = self.cut(b, size(a))
                 right.append(remainder)
             work.append((a, b))
 
-    def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim] | None:
-        """Cut a dimension in two at index `at` (0 < at < size); None when a product does not let itself be cut there."""
+    def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim]:
+        """Cut a dimension in two at index `at` (0 < at < size).
+
+        A product that is cut inside a row becomes a sum: (a + 1 + b) . c = a . c + c + b . c, of which c is cut.
+        """
         dim = resolve(dim)
         lead, inner = dim[0], dim[1:]
-        if at % size(inner):
-            return None
-        at //= size(inner)
+        rows, rest = divmod(at, size(inner))
+        if rest:
+            before, row, behind = self._around((lead,), rows)
+            row, remainder = self.cut((*row, *inner), rest)
+            above, below = ([(*part, *inner) for part in parts] for parts in (before, behind))
+            return concat([*above, row]), concat([remainder, *below])
         if isinstance(lead, Axis):
-            first, second = axis(at), axis(lead.size - at)
+            first, second = axis(rows), axis(lead.size - rows)
             self._bind(lead, (Sum((first, second)),))
             return (*first, *inner), (*second, *inner)
-        before: list[Dim] = []
+        parts: list[Dim] = []
         after = list(reversed(segments(lead)))
-        while at:
+        while rows:
             part = after.pop()
-            if size(part) > at:
-                halves = self.cut(part, at)
-                if halves is None:
-                    return None
-                part, remainder = halves
+            if size(part) > rows:
+                part, remainder = self.cut(part, rows)
                 after.append(remainder)
-            before.append(part)
-            at -= size(part)
-        return (*concat(before), *inner), (*concat(reversed(after)), *inner)
+            parts.append(part)
+            rows -= size(part)
+        return (*concat(parts), *inner), (*concat(reversed(after)), *inner)
+
+    def _around(self, dim: Dim, at: int) -> tuple[list[Dim], Dim, list[Dim]]:
+        """What lies before index `at` of a dimension, that index, and what lies behind."""
+        before: list[Dim] = []
+        behind: list[Dim] = []
+        if at:
+            first, dim = self.cut(dim, at)
+            before.append(first)
+        if size(dim) > 1:
+            dim, last = self.cut(dim, 1)
+            behind.append(last)
+        return before, dim, behind
 
     def _bind(self, axis: Axis, dim: Dim) -> None:
         """Replace an axis by a structured dimension of the same size, which inherits all that is known of it."""
@@ -316,18 +340,6 @@ def _shortcut(dim: Dim) -> Dim:
     while len(dim) == 1 and isinstance(dim[0], Axis) and dim[0].bound is not None:
         dim = dim[0].bound
     return dim
-
-
-def _runs(factor: Sum, multiple: int) -> list[Dim]:
-    """The parts of a sum, as few as needed taken together for each size to be a multiple; none if that cannot be."""
-    runs: list[Dim] = []
-    run: list[Dim] = []
-    for part in segments(factor):
-        run.append(part)
-        if sum(map(size, run)) % multiple == 0:
-            runs.append(concat(run))
-            run = []
-    return [] if run else runs
 
 
 def _take(stack: list[Factor]) -> Factor:

@@ -277,13 +277,8 @@ class Node:
         self._statements.algebra.replicate(dim, f"{self.label}: {reason}")
 
     def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim]:
-        """Cut a dimension in two; one that does not let itself be cut is frozen."""
-        halves = self._statements.algebra.cut(dim, at)
-        if halves is None:
-            reason = f"cut at {at}, inside channels that belong together"
-            self.freeze(dim, reason)
-            halves = self.frozen(at, reason), self.frozen(size(dim) - at, reason)
-        return halves
+        """Cut a dimension in two."""
+        return self._statements.algebra.cut(dim, at)
 
     def contract(self, over: Dim, *operands: tuple[int, int], power: float = -1.0) -> None:
         """Say that copies of `over` are summed, in (input, dimension) `operands`; see `Contraction`."""
