@@ -261,6 +261,27 @@ def test_a_product_cut_inside_a_row_is_a_sum_of_rows() -> None:
     assert [leaf.size for leaf in leaves((inner,))] == [2, 2]
 
 
+def test_single_channels_that_are_cut_off_grow_but_not_a_row_that_is_cut_inside() -> None:
+    rows, inner = Axis(3), Axis(2)
+    first, second = Algebra().cut((rows, inner), 3)
+    above, below = leaves((rows,))
+    assert (above.size, below.size) == (1, 1)
+    maps = {above: np.zeros(2, np.int64)}
+    np.testing.assert_array_equal(index_map(first, maps), [0, 1, 0, 1, 2])
+    assert index_map(second, maps) is None
+    np.testing.assert_array_equal(index_map((rows, inner), maps), [0, 1, 0, 1, 2, 3, 4, 5])
+
+
+def test_a_single_channel_that_meets_nothing_stays_single() -> None:
+    for other in ((Axis(6),), (Axis(1), Axis(6)), (Sum([(Axis(2),), (Axis(4),)]),)):
+        single, rest = Axis(1), Axis(6)
+        Algebra().unify((single, rest), other, "r")
+        maps = {leaf: np.zeros(2, np.int64) for leaf in leaves((single,))}
+        assert grown_size(other, maps) == grown_size((single, rest), maps)
+        Algebra().unify((single, rest), (rest,), "r")
+        assert not list(leaves((single,)))
+
+
 def test_misaligned_products_freeze_with_a_reason() -> None:
     a, b = (Axis(2), Axis(3)), (Axis(3), Axis(2))
     Algebra().unify(a, b, "Reshape 'r'")

@@ -9,8 +9,8 @@ indivisible set of channels. A dimension of size 1 is the empty product.
     grouped convolution      (g, i)
 
 Equations between dimensions are solved by unification, as in type inference: an axis is bound to whatever it is equated
-with, products are walked from the left and split, sums are walked by offsets and cut. Every step makes terms strictly
-smaller, so it ends; nothing is recursive over the graph. What cannot be aligned is frozen, with the reason.
+with, products are walked from the left and split, sums are walked by offsets and cut, products inside a row by the distributive
+law. Every step makes terms smaller, so it ends; nothing is recursive over the graph. What cannot be aligned is frozen, with the reason.
 
 This module is pure: it knows nothing of ONNX.
 """
@@ -209,6 +209,11 @@ class Algebra:
                 if len(leaf.replicated) < MOST_REASONS:
                     leaf.replicated[reason] = None
 
+    def keep_single(self, dim: Dim) -> None:
+        """Let each axis of `dim`, a single channel, be the empty product, which does not grow."""
+        for leaf in list(leaves(dim)):
+            leaf.bound = ()
+
     def unify(self, a: Dim, b: Dim, where: str) -> None:
         """Make two dimensions of equal size the same dimension; what does not align is frozen, naming `where`."""
         work = [(a, b)]
@@ -218,9 +223,8 @@ class Algebra:
                 self._products(left, right, work, where)
 
     def _products(self, a: Dim, b: Dim, work: list[tuple[Dim, Dim]], where: str) -> None:
-        left, right = list(reversed(resolve(a))), list(reversed(resolve(b)))
-        while left and right:
-            x, y = _take(left), _take(right)
+        left, right = list(reversed(a)), list(reversed(b))
+        while (x := _take(left)) and (y := _take(right)):
             if x is y:
                 continue
             if x.size == y.size:
@@ -228,11 +232,16 @@ class Algebra:
                 continue
             if x.size > y.size:
                 x, y, left, right = y, x, right, left
+            if x.size == 1 and (isinstance(y, Sum) or y in leaves(tuple(left))):
+                self.keep_single((x,))
+                right.append(y)
+                continue
             rest = self._split(y, x, work)
             if rest is None:
                 self.freeze((x, y, *left, *right), f"the channels on the two sides of {where} do not align")
                 return
             right.extend(reversed(rest))
+        self.keep_single((*([x] if x else []), *left, *right))
 
     def _factors(self, x: Factor, y: Factor, work: list[tuple[Dim, Dim]], where: str) -> None:
         """Equate two factors of equal size."""
@@ -289,20 +298,22 @@ class Algebra:
     def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim]:
         """Cut a dimension in two at index `at` (0 < at < size).
 
-        A product that is cut inside a row becomes a sum: (a + 1 + b) . c = a . c + c + b . c, of which c is cut.
+        A product that is cut inside a row becomes a sum: (a + 1 + b) . c = a . c + c + b . c, of which c is cut. Of what is cut
+        off, a single channel may still grow; a row that is cut inside must stay one.
         """
         dim = resolve(dim)
         lead, inner = dim[0], dim[1:]
         rows, rest = divmod(at, size(inner))
         if rest:
             before, row, behind = self._around((lead,), rows)
+            self.keep_single(row)
             row, remainder = self.cut((*row, *inner), rest)
             above, below = ([(*part, *inner) for part in parts] for parts in (before, behind))
             return concat([*above, row]), concat([remainder, *below])
         if isinstance(lead, Axis):
-            first, second = axis(rows), axis(lead.size - rows)
-            self._bind(lead, (Sum((first, second)),))
-            return (*first, *inner), (*second, *inner)
+            first, second = Axis(rows), Axis(lead.size - rows)
+            self._bind(lead, (Sum([(first,), (second,)]),))
+            return (first, *inner), (second, *inner)
         parts: list[Dim] = []
         after = list(reversed(segments(lead)))
         while rows:
@@ -342,10 +353,14 @@ def _shortcut(dim: Dim) -> Dim:
     return dim
 
 
-def _take(stack: list[Factor]) -> Factor:
-    """Pop the next factor, resolved now: an earlier step of the same walk may have bound it."""
-    stack.extend(reversed(resolve((stack.pop(),))))
-    return stack.pop()
+def _take(stack: list[Factor]) -> Factor | None:
+    """Pop the next factor, resolved now: an earlier step of the same walk may have bound it. None at the end."""
+    while stack:
+        first, *others = resolve((stack.pop(),)) or (None,)
+        stack.extend(reversed(others))
+        if first is not None:
+            return first
+    return None
 
 
 def _factor_map(factor: Factor, maps: Maps) -> Indices:

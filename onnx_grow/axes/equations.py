@@ -277,8 +277,12 @@ class Node:
         self._statements.algebra.replicate(dim, f"{self.label}: {reason}")
 
     def cut(self, dim: Dim, at: int) -> tuple[Dim, Dim]:
-        """Cut a dimension in two."""
-        return self._statements.algebra.cut(dim, at)
+        """Cut a dimension in two; a single channel cut off is broadcast, and does not grow."""
+        halves = self._statements.algebra.cut(dim, at)
+        for half in halves:
+            if size(half) == 1:
+                self._statements.algebra.keep_single(half)
+        return halves
 
     def contract(self, over: Dim, *operands: tuple[int, int], power: float = -1.0) -> None:
         """Say that copies of `over` are summed, in (input, dimension) `operands`; see `Contraction`."""

@@ -162,7 +162,9 @@ class _Tabulation:
                 self.roles.setdefault(leaf, set()).add(role)
         named: dict[str, Axis] = {}
         for found in self.writers:
-            if found in self.weights:
+            if found in self.weights and not (
+                found.size == 1 and found.frozen
+            ):  # which tells nobody anything
                 named[self._name(found, named)] = found
         rows = tuple(self._row(name, found) for name, found in named.items())
         sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
