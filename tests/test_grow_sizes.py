@@ -174,6 +174,12 @@ def test_attributes_that_hold_sizes() -> None:
     assert_same(model, grown)
 
 
+def selected(body: str) -> str:
+    """A graph in which `body` computes d from b, some rows of a."""
+    return f"""(double[N, 4] x) => (double[M, 3] y) <{INDICES}, double[4, 6] v, double[6, 3] w, bool[2] mask = {{1, 0}}> {{
+        a = MatMul(x, v) b = Compress <axis=0> (a, mask) {body} y = MatMul(d, w) }}"""
+
+
 REFUSED = {
     "the model's output would tell": (
         """(double[2, 4] x) => (double[2, 3] y, int64[2] s) <double[4, 6] v, double[6, 3] w> {
@@ -185,7 +191,23 @@ REFUSED = {
             a = MatMul(x, v) n = Size(a) d = Cast <to=11> (n) b = Div(a, d) y = MatMul(b, w) }""",
         "computes its sizes from sizes that vary",
     ),
+    "a mean over channels and rows that only a run would tell": (
+        selected("n = Size(b) c = Cast <to=11> (n) d = Div(b, c)"),
+        "Div 'd' computes with a size that only a run would tell",
+    ),
+    "a mean over channels of rows that only a run would tell": (
+        selected("n = Shape(b) m = Gather(n, second) c = Cast <to=11> (m) d = Div(b, c)"),
+        "Div 'd' computes with a size that only a run would tell",
+    ),
+    "sizes that only a run would tell, counted down": (
+        selected("n = Shape(b) e = Sub(n, one) m = Gather(e, first) c = Cast <to=11> (m) d = Mul(b, c)"),
+        "Sub 'e' computes with a size that only a run would tell",
+    ),
 }
+
+
+def test_how_many_rows_there_are_may_be_known_from_a_run_alone() -> None:
+    grow(selected("n = Shape(b) m = Slice(n, zero, one) c = Cast <to=11> (m) d = Div(b, c)"), a=9)
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSED.values(), ids=REFUSED)

@@ -22,6 +22,7 @@ from onnx_grow.shapes import Shapes, candidates, evaluate, infer
 
 Values = np.ndarray[Any, Any]
 
+_MOVING = ("Cast", "Concat", "Gather", "Identity", "Slice", "Squeeze", "Unsqueeze")
 _ASSEMBLING = ("Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
@@ -34,6 +35,9 @@ class Sizes:
         self.constants = constants
         self.changed: dict[str, Values] = {}
         self._causes: dict[str, list[Axis]] = {}  # of a changed value: the axes whose growth changed it
+        self._untold: dict[
+            str, Values
+        ] = {}  # values that only a run would tell: which of their elements change
         self._corrected: set[tuple[int, int]] = set()
         self.opsets = analysis.model.skeleton.opset_import
 
@@ -42,10 +46,10 @@ class Sizes:
         for index in range(len(self.analysis.topology.nodes)):
             self._node(index)
         for name in self.analysis.topology.outputs:
-            if name in self.changed:
+            if name in self.changed or name in self._untold:
                 raise Refusal(self._causes[name], f"output '{name}' would tell the new size")
         for name, index in self.analysis.topology.captured.items():
-            if name in self.changed:
+            if name in self.changed or name in self._untold:
                 reason = f"the body of {self.analysis.labels[index]} would read the new size in '{name}'"
                 raise Refusal(self._causes[name], reason)
 
@@ -73,6 +77,9 @@ class Sizes:
         if proto.op_type in ("Shape", "Size") and not proto.domain:
             self._read(index)
             return
+        if any(name in self._untold for name in proto.input):
+            self._pass(index)
+            return
         sized = [(i, self.analysis.said.sized_inputs.get((index, i))) for i in range(len(proto.input))]
         touched = [i for i, name in enumerate(proto.input) if name in self.changed]
         if touched and self._is_arithmetic(index) and self._evaluate(index):
@@ -87,14 +94,56 @@ class Sizes:
         proto = self.analysis.topology.proto(index)
         shape = self._input_shape(index, 0)
         old = self.analysis.shapes.value.get(proto.output[0])
-        if shape is None or old is None:
+        if shape is None:
             return
+        dims = self.analysis.input_dims(index, 0) or ()
         ends = {attribute.name: attribute.i for attribute in proto.attribute}
-        part = shape[ends.get("start", 0) : ends.get("end", len(shape))]
-        new = np.asarray(part if proto.op_type == "Shape" else int(np.prod(shape)), np.int64)
-        if not np.array_equal(new, old):
+        part = slice(ends.get("start", 0), ends.get("end", len(shape)))
+        whole = proto.op_type == "Size"
+        new = np.asarray(int(np.prod(shape)) if whole else shape[part], np.int64)
+        if old is None:
+            grows = [self._grows(dim) for dim in dims]
+            self._tell(index, np.asarray(any(grows) if whole else grows[part]), self._growing(dims))
+        elif not np.array_equal(new, old):
             self.changed[proto.output[0]] = new
-            self._causes[proto.output[0]] = self._growing(self.analysis.input_dims(index, 0) or ())
+            self._causes[proto.output[0]] = self._growing(dims)
+
+    def _tell(self, index: int, changes: Values, causes: Sequence[Axis]) -> None:
+        """Remember which elements of a node's output change, to values that only a run would tell."""
+        if changes.any():
+            name = self.analysis.topology.proto(index).output[0]
+            self._untold[name] = changes
+            self._causes[name] = list(causes)
+
+    def _pass(self, index: int) -> None:
+        """Pass on which elements of sizes change that only a run would tell. Raises Refusal where a node does more than move them."""
+        proto = self.analysis.topology.proto(index)
+        read = range(len(proto.input) if proto.op_type == "Concat" else 1)
+        causes = [axis for name in proto.input for axis in self._causes.get(name, ())]
+        inputs = [
+            self._changes(name) if i in read else self.analysis.shapes.value.get(name)
+            for i, name in enumerate(proto.input)
+        ]
+        known = all(v is not None for v, name in zip(inputs, proto.input, strict=True) if name)
+        indices = [name for i, name in enumerate(proto.input) if i not in read]
+        if proto.op_type not in _MOVING or proto.domain or not known or self._untold.keys() & indices:
+            raise Refusal(
+                causes, f"{self.analysis.labels[index]} computes with a size that only a run would tell"
+            )
+        (found,) = evaluate(proto, self.opsets, inputs)
+        self._tell(index, np.asarray(found) != 0, causes)
+
+    def _changes(self, name: str) -> Values | None:
+        """1 for each element of a value that changes, else 0; None where its shape is not known."""
+        shape = self.analysis.shapes.shape.get(name)
+        mask = self._untold.get(name)
+        return (
+            mask.astype(np.int64)
+            if mask is not None
+            else None
+            if shape is None
+            else np.zeros(shape, np.int64)
+        )
 
     def _is_arithmetic(self, index: int) -> bool:
         """Whether a node computes something known from known values, none of which is made of growing channels."""
