@@ -28,7 +28,7 @@ def inspect(model: Model, *, shapes: InputShapes | None = None) -> AxisTable:
     `shapes` fixes the shapes of some inputs ({name: shape}) where the file leaves them open.
     Raises InvalidRequestError for shapes that do not fit the file.
     """
-    analysis = _analyse(model, shapes)
+    analysis = analyse(model, shapes)
     return replace(tabulate(analysis), macs=_macs(analysis).at({}), inputs=dict(analysis.shapes.inputs))
 
 
@@ -133,12 +133,12 @@ def widened(
     request = Request(factor, widths or {}, kinds, globs, to_params, to_macs, multiple_of)
     request.check()
     scatter = noise if scheme == "noise" else 0.0
-    return _Settlement(_analyse(model, shapes), request, scheme, seed, scatter).reached(model)
+    return _Settlement(analyse(model, shapes), request, scheme, seed, scatter).reached(model)
 
 
 def apply_widen(model: Model, plan: WidenPlan) -> Model:
     """Do what a plan says. Raises InvalidRequestError when the plan does not fit the model."""
-    analysis = _analyse(model, plan.inputs)
+    analysis = analyse(model, plan.inputs)
     table = tabulate(analysis)
     check(analysis, table, plan)
     try:
@@ -147,7 +147,8 @@ def apply_widen(model: Model, plan: WidenPlan) -> Model:
         raise NothingToGrowError(f"the plan cannot be carried out: {refusal.reason}") from refusal
 
 
-def _analyse(model: Model, shapes: InputShapes | None) -> Analysis:
+def analyse(model: Model, shapes: InputShapes | None) -> Analysis:
+    """The axes of a model, functions and bodies written out."""
     model = flattened(inlined(model))
     return infer(model, infer_shapes(model, shapes or None), RULES)
 

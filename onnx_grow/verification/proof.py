@@ -8,7 +8,7 @@ and the reason says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -24,7 +24,7 @@ from onnx_grow.verification.comparison import NOTHING, Deviation, Difference, di
 from onnx_grow.verification.noise import jittered
 from onnx_grow.verification.promotion import doubled
 
-__all__ = ["EXACT", "Proof", "Unprovable", "deviation", "prove", "run_in_float64"]
+__all__ = ["EXACT", "Proof", "Unprovable", "deviation", "each_in_float64", "prove", "run_in_float64"]
 
 Array = np.ndarray[Any, Any]
 
@@ -86,11 +86,22 @@ def prove(
 
 def run_in_float64(model: Model, feed: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs of a model, computed in float64 whatever its type, by name. Raises Unprovable, naming the node."""
+    wanted = {value.name for value in model.skeleton.graph.output}
+    found = {name: _wide(array) for name, array in feed.items() if name in wanted}
+    found |= {name: _wide(weight.array()) for name, weight in model.weights.items() if name in wanted}
+    for _, results in each_in_float64(model, feed):
+        found |= {name: value for name, value in results.items() if name in wanted}
+    return found
+
+
+def each_in_float64(
+    model: Model, feed: Mapping[str, Array]
+) -> Iterator[tuple[onnx.NodeProto, dict[str, Any]]]:
+    """The nodes of a model in their order, each with its results in float64 by name. Raises Unprovable, naming the node."""
     wide = doubled(inlined(model))
     graph = wide.skeleton.graph
     values: dict[str, Any] = {name: _wide(array) for name, array in feed.items()}
     reads = Counter(name for node in graph.node for name in _inputs(node))
-    reads.update(value.name for value in graph.output)
     bench = _Bench(wide.skeleton.opset_import)
     for node in graph.node:
         names = _inputs(node)
@@ -100,16 +111,14 @@ def run_in_float64(model: Model, feed: Mapping[str, Array]) -> dict[str, Array]:
         missing = [name for name in names if name not in values]
         if missing:
             raise Unprovable(f"{_title(node)} reads {missing[0]!r}, which has no value")
-        results = bench.run(node, {name: values[name] for name in names})
-        values.update(
-            (name, _wide(result)) for name, result in zip(node.output, results, strict=False) if name
-        )
+        found = bench.run(node, {name: values[name] for name in names})
+        results = {name: _wide(value) for name, value in zip(node.output, found, strict=False) if name}
+        yield node, results
+        values |= results
         reads.subtract(names)
         for name in names:
             if not reads[name]:
                 values.pop(name, None)
-    outputs = (value.name for value in graph.output)
-    return {name: values[name] if name in values else wide.weights[name].array() for name in outputs}
 
 
 class _Bench:
