@@ -932,7 +932,7 @@ class TestDocuments:
 
     def test_verify(self, folder: Path) -> None:
         fields = self.document("verify", "model.onnx", "model.onnx")
-        assert fields.keys() == self.TOP | {"original", "grown", "verification"}
+        assert fields.keys() == self.TOP | {"original", "grown", "verification", "trace"}
         documented = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
         assert all(f"`{key}`" in documented for key in fields["verification"])  # type: ignore[attr-defined]
 

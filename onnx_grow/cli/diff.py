@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from onnx_grow.cli.files import STANDARD, bytes_on_disk, read
-from onnx_grow.cli.options import MODEL, presented
+from onnx_grow.cli.options import MODEL, Document, presented
 from onnx_grow.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from onnx_grow.model import Model
 
 
 @click.command(short_help="What grew, layer by layer.")
 @click.argument("original", type=MODEL)
 @click.argument("grown", type=MODEL)
+@click.option(
+    "--map",
+    "map_file",
+    type=Document(".json"),
+    metavar="FILE",
+    help="Write the growth map: for each tensor and dimension, which channel of ORIGINAL each of GROWN stands for.",
+)
 @presented
-def diff(original: str, grown: str, screen: Screen) -> None:
+def diff(original: str, grown: str, map_file: str | None, screen: Screen) -> None:
     """Show what differs between ORIGINAL and GROWN: layers, shapes of weights, attributes, inputs and outputs.
 
     Works for any two models, whoever made them. Nothing is run: `verify` says whether they compute the same. One may be -.
@@ -27,5 +39,19 @@ def diff(original: str, grown: str, screen: Screen) -> None:
         before, after = read(original), read(grown)
     with screen.progress("comparing"):
         difference = compare(before, after)
+        if map_file:
+            _write_map(map_file, before, after)
     differences = Differences(original, grown, bytes_on_disk(before), bytes_on_disk(after), difference)
     screen.show(differences.to_json(), differences.view(verbose=screen.verbose))
+
+
+def _write_map(file: str, original: Model, grown: Model) -> None:
+    """Write the growth map as JSON: {tensor: [per dimension a list of old indices, -1 for none, or null where nothing grew]}."""
+    import json
+
+    from onnx_grow.growth.correspondence import replayed
+
+    _, maps = replayed(original, grown)
+    lists = {name: [None if g is None else g.tolist() for g in dims] for name, dims in maps.items()}
+    with click.open_file(file, "w", encoding="utf-8", atomic=True) as out:
+        json.dump(lists, out)

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verification:
-    """Two models and the report of their comparison."""
+    """Two models, the report of their comparison, and if it was traced where the second leaves the first."""
 
     original: str
     grown: str
     report: Report
+    departure: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The keys of docs/json.md under `verify`."""
@@ -30,14 +31,20 @@ class Verification:
             "original": self.original,
             "grown": self.grown,
             "verification": self.report.to_json(),
+            "trace": self.departure,
         }
 
     def view(self, *, verbose: bool = False) -> RenderableType:
         """One screen that begins with the verdict and the device; with `verbose`, every output."""
         from rich.console import Group
+        from rich.text import Text
 
-        text = report_text(self.report)
-        return Group(text, "", _every_output(self.report)) if verbose else text
+        parts: list[RenderableType] = [report_text(self.report)]
+        if self.departure:
+            parts += ["", Text(printable(f"trace: {self.departure}"))]
+        if verbose:
+            parts += ["", _every_output(self.report)]
+        return Group(*parts)
 
 
 def report_text(report: Report) -> RenderableType:

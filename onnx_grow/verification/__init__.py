@@ -6,11 +6,13 @@ from onnx_grow.verification.promotion import doubled
 from onnx_grow.verification.proof import EXACT, Proof, prove
 from onnx_grow.verification.providers import Device, choose
 from onnx_grow.verification.report import Check, Output, Report
+from onnx_grow.verification.trace import Departure, trace
 from onnx_grow.verification.verification import Standard, verify
 
 __all__ = [
     "EXACT",
     "Check",
+    "Departure",
     "Device",
     "Output",
     "Proof",
@@ -19,5 +21,6 @@ __all__ = [
     "choose",
     "doubled",
     "prove",
+    "trace",
     "verify",
 ]

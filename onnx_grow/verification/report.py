@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -53,7 +54,8 @@ class Report:
 
     `provider` is `cpu` or `cuda`, `device` the line that also says why. `inputs` names the sets of inputs that were run,
     `tolerance` how many times its noise an output may deviate. `float64` is ||grown - original|| / ||original|| in float64, None where
-    that was not asked for or cannot be evaluated. `max_error`, if given, is what `error_l2` may be instead.
+    that was not asked for or cannot be evaluated. `max_error`, if given, is what `error_l2` may be instead. `feed` is the
+    first set of inputs, None if none was run.
     """
 
     provider: str
@@ -66,6 +68,7 @@ class Report:
     seconds: float
     float64: float | None = None
     max_error: float | None = None
+    feed: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:

@@ -56,8 +56,10 @@ def trace(
 ) -> Departure | None:
     """The first tensor at which `other` leaves `reference`; None if there is none among those that both have.
 
-    Tensors of floating-point numbers are compared; whole numbers are sizes and positions, which grow. `maps` says which index of a tensor of the reference each index of the other's stands for (-1: none); without it tensors have to be
-    equal as they are. `allowed` is the relative deviation up to which tensors are the same. Raises Unprovable, naming the node, where one of the models cannot be evaluated in float64.
+    Tensors of floating-point numbers are compared; whole numbers are sizes and positions, which grow. `maps` says which index of a
+    tensor of the reference each index of the other's stands for (-1: none); without it tensors have to be equal as they are.
+    `allowed` is the relative deviation up to which tensors are the same. Raises Unprovable, naming the node, where the reference cannot
+    be evaluated in float64.
     """
     wanted: dict[str, Any] = {}
     for _, results in each_in_float64(reference, feed):

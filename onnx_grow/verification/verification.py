@@ -156,6 +156,7 @@ class Standard:
             checks=tuple(found),
             warnings=tuple(notes),
             float64=proved.error if proved else None,
+            feed=feeds[0].arrays if feeds else None,
             seconds=time.perf_counter() - started,
         )
 
