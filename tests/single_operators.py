@@ -67,7 +67,7 @@ class Single:
 
 
 def check(single: Single, seed: int = 0) -> list[str]:
-    """Grow each axis that can grow, and all at once. Raises AssertionError where the results differ.
+    """Grow each axis that can grow, and all at once by copies and by fresh channels. Raises AssertionError where the results differ.
 
     The axes that can, `~` before those that grow by whole factors.
     """
@@ -76,15 +76,15 @@ def check(single: Single, seed: int = 0) -> list[str]:
     rows = table.growable
     for row in rows:
         new = 2 * row.size if row.constraint == "uniform" else row.size + 1 + row.size // 2
-        _compare(single, model, widths={row.name: new})
-    if len(rows) > 1:
-        _compare(single, model, widths={row.name: 2 * row.size for row in rows})
+        _compare(single, model, {row.name: new})
+    for scheme in ("split", "fresh") if rows else ():
+        _compare(single, model, {row.name: 2 * row.size for row in rows}, scheme)
     return [("~" if row.constraint == "uniform" else "") + row.name for row in rows]
 
 
-def _compare(single: Single, model: Model, widths: Mapping[str, int]) -> None:
+def _compare(single: Single, model: Model, widths: Mapping[str, int], scheme: str = "split") -> None:
     try:
-        grown = widen(model, widths=widths, kind=KINDS)
+        grown = widen(model, widths=widths, kind=KINDS, scheme=scheme)
     except NothingToGrowError:
         return
     assert_same(model, grown, tolerance=single.tolerance, by=single.by)

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 from onnx import defs
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+from test_operators_ml import LISTS
 from test_operators_reference import TABLE as BY_DEFINITION
 from test_operators_single import TABLE
 
@@ -57,4 +58,4 @@ def _tested() -> set[Operator]:
     )
     domains = {"ms": "com.microsoft"}
     named = {(domains.get(d, d), op) for source in sources for d, op in _NAMED.findall(source)}
-    return named | {(single.domain, single.op) for single, _ in (*TABLE, *BY_DEFINITION)}
+    return named | {(single.domain, single.op) for single, _ in (*TABLE, *BY_DEFINITION, *LISTS)}

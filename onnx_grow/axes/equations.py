@@ -5,6 +5,7 @@ A rule is called with one `Node` and states equations between the dimensions of 
 - which dimensions are the same (`set`, `unify`), must keep their size (`freeze`) or take statistics (`uniform`);
 - over which dimensions two operands are contracted (`contract`), so that the copies' contributions still sum to the original;
 - which attributes and shape inputs hold sizes, and of what (`size_attribute`, `size_input`), or depend on them (`tune`);
+- which attributes are weights (`listed`);
 - that new indices need not be copies (`apart`), and which must be all the same (`replicate`);
 - which inputs are integers that stand for numbers (`quantized`);
 - what part a dimension plays (`role`), and which only weights have (`inside`).
@@ -109,6 +110,16 @@ class SizedInput:
 
 
 @dataclass(frozen=True)
+class ListedAttribute:
+    """An attribute that holds the numbers of a tensor of `dims`, row by row; copies of `over` are summed."""
+
+    node: int
+    name: str
+    dims: tuple[Dim, ...]
+    over: Dim
+
+
+@dataclass(frozen=True)
 class Tuned:
     """An attribute that holds `value`, or means it when absent, and becomes `value * growth ** power` when `dim` grows."""
 
@@ -133,6 +144,7 @@ class Statements:
     dilutions: list[Dilution] = field(default_factory=list)
     attributes: list[SizedAttribute] = field(default_factory=list)
     sized_inputs: dict[tuple[int, int], SizedInput] = field(default_factory=dict)
+    listed: list[ListedAttribute] = field(default_factory=list)
     tuned: list[Tuned] = field(default_factory=list)
     statistics: list[tuple[int, Dim]] = field(default_factory=list)
     zeros: dict[tuple[int, int], int | None] = field(default_factory=dict)
@@ -315,6 +327,14 @@ class Node:
             self._statements.attributes.append(said)
         elif self.has(i):
             self.size_input(i, elements, within=within)
+
+    def listed(self, name: str, dims: Sequence[Dim], over: Dim = ()) -> None:
+        """Say that a list attribute is a tensor of `dims`, if it is there; see `ListedAttribute`. One number is one for all."""
+        length = len(self.attribute(name, ()))
+        if length > 1 or over:
+            if length != size(tuple(factor for dim in dims for factor in dim)):
+                raise Unsupported(f"its attribute {name} has {length} numbers, which its rule did not expect")
+            self._statements.listed.append(ListedAttribute(self.index, name, tuple(dims), over))
 
     def tune(self, name: str, value: float, dim: Dim, power: float = 0.0) -> None:
         """Say that float attribute `name` is `value` now, and what it is when `dim` grows; see `Tuned`."""

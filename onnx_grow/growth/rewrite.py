@@ -144,6 +144,7 @@ class _Rewrite:
     def run(self, metadata: Mapping[str, str]) -> Model:
         self._grow_weights()
         self._attributes()
+        self._listed()
         self._tuned()
         self.sizes.regenerate()
         self._value_infos()
@@ -330,7 +331,9 @@ class _Rewrite:
         use, dims = self.uses[place], self.analysis.uses[place]
         for d in weight.dims:
             if contraction.power != -1.0:
-                use.scales.append(Scale(along(self._portions(dims[d], contraction), d, len(dims))))
+                use.scales.append(
+                    Scale(along(self._portions(dims[d], contraction.over, contraction.power), d, len(dims)))
+                )
                 continue
             # Of several factors of one dimension that are summed, the copies share together.
             use.summed[d] = (*use.summed.get(d, ()), *contraction.over)
@@ -380,11 +383,11 @@ class _Rewrite:
         """The new indices of a dimension that nothing must be heard of where `over` is summed."""
         return new_indices(dim, self.maps, self.fresh & set(leaves(over)))
 
-    def _portions(self, dim: Dim, contraction: Contraction) -> Factors:
+    def _portions(self, dim: Dim, over: Dim, power: float = -1.0) -> Factors:
         """What every new index of a dimension counts where copies of it are summed: together as much as the old one."""
-        classes, silent = self._classes(dim, contraction.over), self._silent(dim, contraction.over)
+        classes, silent = self._classes(dim, over), self._silent(dim, over)
         counts = np.bincount(classes[~silent], minlength=int(classes.max()) + 1)[classes]
-        portions: Factors = counts.astype(np.float64) ** contraction.power
+        portions: Factors = counts.astype(np.float64) ** power
         portions[silent] = 0.0
         return portions
 
@@ -410,7 +413,7 @@ class _Rewrite:
     def _factors(self, contraction: Contraction, i: int, d: int) -> Factors:
         dims = self.analysis.input_dims(contraction.node, i)
         assert dims is not None
-        return along(self._portions(dims[d], contraction), d, len(dims))
+        return along(self._portions(dims[d], contraction.over, contraction.power), d, len(dims))
 
     def _classes(self, dim: Dim, over: Dim) -> Indices:
         """For every new index of a dimension, the sum it belongs to: copies of `over` share, all else is apart."""
@@ -463,6 +466,20 @@ class _Rewrite:
                 if any(leaf in self.maps for leaf in leaves(dim)):
                     count = grown_size(dim, self.maps)
                     attribute.ints[k] = count if isinstance(element, tuple) else -count
+
+    def _listed(self) -> None:
+        """Write the attributes that are weights: copied, and shared equally where copies are summed."""
+        for said in self.analysis.said.listed:
+            attribute = next(a for a in self.draft.node(said.node).attribute if a.name == said.name)
+            numbers = attribute.floats or attribute.ints
+            values = np.array(numbers).reshape([size(dim) for dim in said.dims])
+            for k, dim in enumerate(said.dims):
+                g = index_map(dim, self.maps)
+                if g is not None:
+                    values = np.take(values, g, axis=k)
+                if set(leaves(said.over)) & set(leaves(dim)) & self.maps.keys():
+                    values = values * along(self._portions(dim, said.over), k, values.ndim)
+            numbers[:] = values.reshape(-1).tolist()
 
     def _tuned(self) -> None:
         """Write the attributes that depend on sizes."""
