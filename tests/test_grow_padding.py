@@ -26,7 +26,17 @@ BARE = """{y}m = ReduceMean <axes=[-1]> ({x}) {y}d = Sub({x}, {y}m) {y}s = Mul({
     {y}e = Add(eps, {y}v) {y}q = Sqrt({y}e) {y}r = Reciprocal({y}q) {y} = Mul({y}d, {y}r)"""
 SPELLED_RMS = """{y}s = Mul({x}, {x}) {y}v = ReduceMean <axes=[-1]> ({y}s) {y}e = Add({y}v, eps) {y}q = Sqrt({y}e)
     {y}n = Div({x}, {y}q) {y} = Mul({g}, {y}n)"""
-NORMS = {"layer": LAYER, "rms": RMS, "spelled": SPELLED, "bare": BARE, "spelled rms": SPELLED_RMS}
+MOMENTS = """{y}m = ReduceMean <axes=[-1]> ({x}) {y}s = Mul({x}, {x}) {y}v = ReduceMean <axes=[-1]> ({y}s) {y}w = Mul({y}m, {y}m)
+    {y}u = Sub({y}v, {y}w) {y}e = Add({y}u, eps) {y}q = Sqrt({y}e) {y}r = Reciprocal({y}q) {y}g = Mul({y}r, {g}) {y}d = Sub({x}, {y}m)
+    {y}n = Mul({y}d, {y}g) {y} = Add({y}n, k)"""
+NORMS = {
+    "moments": MOMENTS,
+    "layer": LAYER,
+    "rms": RMS,
+    "spelled": SPELLED,
+    "bare": BARE,
+    "spelled rms": SPELLED_RMS,
+}
 TYPES = {"double": np.float64, "float": np.float32, "float16": np.float16}
 EPS = 0.75 * 2.0**-16  # by 2/3 and 3/4 exactly in single precision, which attributes are kept in
 

@@ -183,6 +183,8 @@ class _Pad:
         self.zero: set[str] = set()
         self.restored: set[str] = set()
         self.understood: set[int] = set()
+        self.differences: set[int] = set()
+        self.second_moments: set[int] = set()
 
     def found(self) -> Padding:
         if self.axis.replicated:
@@ -211,6 +213,7 @@ class _Pad:
         elif self._averages(index):
             self._demand_of_mean(index)
         else:
+            self._note_difference(index, proto)
             for name in proto.output:
                 if name in self.demands:
                     self._hand_back(index, proto, self.demands[name])
@@ -251,9 +254,24 @@ class _Pad:
     def _demand_of_mean(self, index: int) -> None:
         """The mean of squares leaves zeros out, any other mean is not changed by itself."""
         self.understood.add(index)
-        producer = self.topology.producers.get(self.topology.proto(index).input[0])
-        squares = producer is not None and self._squares(producer)
-        self._give(index, 0, self.nothing if squares else self.mean)
+        squared = self._squared(self.topology.proto(index).input[0])
+        if index in self.second_moments:
+            self._agree(self.demands.get(squared or ""), self.mean, index)
+            self.demands[squared or ""] = self.mean
+        else:
+            self._give(index, 0, self.mean if squared is None else self.nothing)
+
+    def _note_difference(self, index: int, proto: NodeProto) -> None:
+        """mean(x^2) - mean(x)^2 is the variance, too: with the mean in new channels n / n' of what it was."""
+        if proto.op_type != "Sub" or self.inserting:
+            return
+        moment, mean = self._averaging(proto.input[0]), self._squared(proto.input[1])
+        if moment is None or mean is None or len(self.topology.consumers[proto.input[0]]) > 1:
+            return
+        squared = self._squared(self.topology.proto(moment).input[0])
+        if squared is not None and squared == self._mean_of(mean) and squared not in self.analysis.constants:
+            self.differences.add(index)
+            self.second_moments.add(moment)
 
     def _hand_back(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
         """Demand of a node's operands what makes its result as demanded."""
@@ -459,7 +477,7 @@ class _Pad:
             self.result.epsilons[index] = float(_attribute(proto, "epsilon", norm.epsilon)) * self.ratio
         given = {i: factors[name] for i, name in enumerate(proto.input) if name in factors}
         out = self._passed(index, proto, given) if given else 1.0
-        if self._averages(index) and proto.input[0] in self.zero:
+        if index in self.differences or (self._averages(index) and proto.input[0] in self.zero):
             out *= self.ratio
         if out == 1.0:
             return
@@ -565,20 +583,29 @@ class _Pad:
 
     def _mean_of(self, name: str) -> str | None:
         """The tensor whose mean over the axis this is, once moved."""
+        index = self._averaging(name)
+        return None if index is None else str(self.topology.proto(index).input[0])
+
+    def _averaging(self, name: str) -> int | None:
+        """The node whose mean over the axis this is, once moved."""
         while (producer := self.topology.producers.get(name)) is not None:
             if self._averages(producer):
-                return str(self.topology.proto(producer).input[0])
+                return producer
             if self.topology.proto(producer).op_type not in _MOVES:
                 return None
             name = self.topology.proto(producer).input[0]
         return None
 
-    def _squares(self, index: int) -> bool:
-        proto = self.topology.proto(index)
+    def _squared(self, name: str) -> str | None:
+        """The tensor whose square this is."""
+        producer = self.topology.producers.get(name)
+        if producer is None:
+            return None
+        proto = self.topology.proto(producer)
         if proto.op_type == "Pow":
             exponent = self._value(proto.input[1])
-            return exponent is not None and bool((exponent % 2 == 0).all())
-        return proto.op_type == "Mul" and proto.input[0] == proto.input[1]
+            return str(proto.input[0]) if exponent is not None and bool((exponent == 2).all()) else None
+        return str(proto.input[0]) if proto.op_type == "Mul" and proto.input[0] == proto.input[1] else None
 
     def _is_gate(self, name: str) -> bool:
         producer = self.topology.producers.get(name)
