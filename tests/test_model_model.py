@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,14 @@ def model(
     header: str = 'ir_version: 8, opset_import: ["" : 17]', body: str = "y = Relu(x)"
 ) -> onnx.ModelProto:
     return parser.parse_model(f"<{header}> g (float[2] x) => (float[2] y) {{ {body} }}")
+
+
+def test_the_digest_is_that_of_the_file_however_it_came(tmp_path: Path) -> None:
+    content = model().SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    assert load(tmp_path / "m.onnx").sha256 == load(content).sha256 == digest
+    assert load(model()).sha256 is None
 
 
 def test_parameters_count_floating_point_values_and_narrow_integers_once() -> None:

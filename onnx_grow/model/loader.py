@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,8 @@ def load(
         path = Path(os.path.abspath(source))
         return _read(mapped(path, str(source)), DataFolder(path.parent, allow_symlinks), str(source), path)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _read(memoryview(bytes(source)), DataFolder(None), "the model", None)
+        content = memoryview(bytes(source))
+        return replace(_read(content, DataFolder(None), "the model", None), content=content)
     if isinstance(source, onnx.ModelProto):
         return _read(_serialized(source), DataFolder(None), "the model", None)
     import onnx_graphsurgeon as gs

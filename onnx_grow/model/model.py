@@ -29,13 +29,15 @@ class Model:
 
     `skeleton` is the whole file except the values of the main graph's initializers, whose TensorProtos keep
     dims, type, name, doc string and metadata. `weights` holds one weight per initializer, in file order.
-    `path` is the file the model came from, if any, and `data_files` are those it kept its weights in, beside it.
+    `path` is the file the model came from, if any, and `data_files` are those it kept its weights in, beside it;
+    `content` is the file itself where it came as bytes.
     """
 
     skeleton: onnx.ModelProto
     weights: Mapping[str, Weight]
     path: Path | None = None
     data_files: tuple[Path, ...] = ()
+    content: memoryview | None = None
 
     def __repr__(self) -> str:
         name = self.path.name if self.path else self.skeleton.graph.name
@@ -52,6 +54,8 @@ class Model:
     @cached_property
     def sha256(self) -> str | None:
         """The digest of the file the model came from (not of weights beside it), in hexadecimal; None where there is none."""
+        if self.content is not None:
+            return hashlib.sha256(self.content).hexdigest()
         if self.path is None:
             return None
         with self.path.open("rb") as file:
