@@ -63,8 +63,9 @@ class Graph:
     @classmethod
     def of(cls, model: Model) -> Graph:
         """The graph of a model, local functions inlined and bodies written out."""
-        listed = flattened(model).skeleton.graph
-        model = flattened(_without_functions(model))
+        written, plain = flattened(model), _without_functions(model)
+        listed = written.skeleton.graph
+        model = written if plain is model else flattened(plain)
         graph = model.skeleton.graph
         inputs = {value.name: value.type for value in graph.input}
         stored = {
