@@ -141,6 +141,21 @@ FROZEN = [
         {"a": "Dropout 'b': it drops values at random in training mode"},
     ),
     Case(
+        "Dropout: of the past, in training",
+        between("b = Dropout(a)", dtype="float"),
+        "",
+        {"a": "Dropout 'b': it drops values at random in training mode"},
+        opset=6,
+    ),
+    Case(
+        "PRelu: of the past, a slope for each channel, of which there are as many as columns",
+        """(float[2, 4, 4, 4] x) => (float[2, 2, 4, 4] y) <float[4, 4, 1, 1] v, float[2, 4, 1, 1] w, float[4] s> {
+            a = Conv(x, v) b = PRelu(a, s) y = Conv(b, w) }""",
+        "",
+        {"a": "its slopes are those of the channels"},
+        opset=6,
+    ),
+    Case(
         "Add: old broadcasting",
         """(float[2, 4] x) => (float[2, 2] y) <float[4, 2] v, float[2, 2] w, float[2] s> {
             a = MatMul(x, v) b = Add <broadcast=1, axis=0> (a, s) y = MatMul(b, w) }""",

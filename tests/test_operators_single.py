@@ -531,7 +531,72 @@ HEADS = [
     ),
 ]
 
-TABLE = [*PLAIN, *NORMS, *STREAMS, *PACKED, *EXPERTS, *STREAMING, *QUANTIZED, *HEADS]
+# Forms of operator sets of the past: attributes that became inputs, other defaults, other broadcasting.
+OLD = [
+    (Single("Softmax", [Computed((2, 3, 4))], {"axis": 2}, 7), "m0 m0:2 ~m0:3"),
+    (Single("Softmax", [Computed((2, 3, 4))], opset=7), "m0"),
+    *(
+        (Single(op, [Computed((2, 3, 4))], {"axes": [1], "keepdims": 0}, 7), axes)
+        for op, axes in (
+            ("ReduceSum", "m0 m0:2 m0:3"),
+            ("ReduceMean", "m0 ~m0:2 m0:3"),
+            ("ReduceL2", "m0 m0:2 m0:3"),
+        )
+    ),
+    *(
+        (Single("Gemm", [Computed((3, 4)), floats(4, 5), floats(*bias)], opset=opset), "m0 m0:2 tested")
+        for bias in ((5,), (1, 5), (3, 1), (3, 5), (1,))
+        for opset in (7, 9)
+    ),
+    (
+        Single(
+            "BatchNormalization",
+            [Computed((2, 3, 4)), *(floats(3) for _ in range(4))],
+            {"spatial": 1},
+            7,
+        ),
+        "m0 m0:2 m0:3",
+    ),
+    (
+        Single(
+            "BatchNormalization", [Computed((2, 3, 4)), *(floats(3, 4) for _ in range(4))], {"spatial": 0}, 7
+        ),
+        "",
+    ),
+    (Single("Upsample", [Computed((1, 2, 3, 3))], {"scales": [1.0, 1.0, 2.0, 2.0]}, 7), "m0"),
+    (Single("Upsample", [Computed((1, 2, 3, 3)), np.float32([1, 1, 2, 2])], {}, 9), "m0"),
+    (Single("Upsample", [Computed((1, 2, 3, 3)), np.float32([1, 2, 1, 2])], {}, 9), "m0:2"),
+    (Single("Resize", [Computed((1, 2, 3, 3)), np.float32([1, 1, 2, 2])], {}, 10), "m0"),
+    (Single("Slice", [Computed((2, 3))], {"starts": [1], "ends": [3], "axes": [-1]}, 7), "m0 m0:2"),
+    (Single("TopK", [Computed((3, 4))], {"k": 2, "axis": 1}, 7, outputs=2, read=1), "m0"),
+    (Single("TopK", [Computed((3, 4)), longs(2)], {"axis": 1}, 10, outputs=2, read=1), "m0"),
+    (Single("Clip", [Computed((2, 3))], {"min": -0.2}, 7), "m0 m0:2"),
+    (Single("Dropout", [Computed((2, 3))], {"ratio": 0.3}, 7), "m0 m0:2"),
+    (Single("Unsqueeze", [Computed((2, 3))], {"axes": [0, 2]}, 7), "m0 m0:2"),
+    (Single("Squeeze", [Computed((1, 2, 1, 3))], {"axes": [0, 2]}, 7), "m0 m0:2"),
+    (Single("Split", [Computed((2, 6))], {"axis": 1, "split": [2, 4]}, 7, outputs=2), "m0 m0:2 m0:3"),
+    (Single("PRelu", [Computed((2, 3, 3, 3)), floats(3, 1, 1)], opset=7), "m0 m0:2 m0:3 m0:4"),
+    (Single("Expand", [Computed((3, 1)), longs(2, 3, 4)], opset=8), "m0 tested tested:2"),
+    (Single("Pad", [Computed((2, 3))], {"pads": [0, 1, 1, 0], "value": 0.3}, 7), "m0 m0:2"),
+    (
+        Single("Scatter", [Computed((3, 4)), np.array([[0, 2, 1, 0]]), Computed((1, 4))], {"axis": 0}, 9),
+        "m0:2",
+    ),
+    (Single("DepthToSpace", [Computed((2, 8, 2, 3))], {"blocksize": 2}, 7), "m0 m0:4 m0:5 m0:6"),
+    (
+        Single("DepthToSpace", [Computed((2, 8, 2, 3))], {"blocksize": 2, "mode": "CRD"}, 11),
+        "m0 m0:2 m0:5 m0:6",
+    ),
+    *(
+        (
+            Single("SpaceToDepth", [Computed((2, 3, 4, 2))], {"blocksize": 2, **mode}, 28, by=reference),
+            "m0 m0:2",
+        )
+        for mode in ({}, {"mode": "CRD"})
+    ),
+]
+
+TABLE = [*OLD, *PLAIN, *NORMS, *STREAMS, *PACKED, *EXPERTS, *STREAMING, *QUANTIZED, *HEADS]
 
 
 @pytest.mark.parametrize(("single", "axes"), TABLE, ids=map(str, range(len(TABLE))))

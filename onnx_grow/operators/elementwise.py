@@ -76,9 +76,16 @@ def addition(node: Node) -> None:
             node.role("residual", dim)
 
 
+def slope(node: Node) -> None:
+    """PRelu: one slope for all, or what broadcasts; before operator set 7, a slope for each channel."""
+    if node.version < 7 and any(size(dim) > 1 for dim in node.input(1)):
+        raise Unsupported("its slopes are those of the channels by the rules of operator sets before 7")
+    finite(node)
+
+
 def dropout(node: Node) -> None:
     """The identity in inference; random masks would differ between copies."""
-    if node.has(2) and bool(node.value(2)):
+    if (node.has(2) and bool(node.value(2))) or (node.version < 7 and not node.attribute("is_test", 0)):
         raise Unsupported("it drops values at random in training mode")
     first_operand(node)
 
@@ -97,9 +104,10 @@ RULES = {
     ("", "Sub"): Rule(finite, ((0,), (1,))),
     **{("", op): Rule(addition, "each") for op in ("Sum", "Mean")},
     **{("", op): Rule(finite, "each") for op in ("Max", "Min")},
-    **{("", op): Rule(finite, ((0,),)) for op in ("Abs", "Identity", "LeakyRelu", "Neg", "PRelu", "Relu")},
+    **{("", op): Rule(finite, ((0,),)) for op in ("Abs", "Identity", "LeakyRelu", "Neg", "Relu")},
     ("", "Mul"): Rule(finite, ((0, 1),)),
     ("", "Div"): Rule(quotient, ((0,),)),
+    ("", "PRelu"): Rule(slope, ((0,),)),
     ("", "Pow"): Rule(power),
     ("", "Where"): Rule(finite, ((1,), (2,))),
     ("", "Clip"): Rule(first_operand),

@@ -116,17 +116,16 @@ def depth_to_space(node: Node) -> None:
 
 
 def space_to_depth(node: Node) -> None:
-    """Positions become channels: (b, b, c)."""
+    """Positions become channels: (b, b, c) or, by mode, (c, b, b)."""
     node.apart()
     block = int(node.attribute("blocksize", 1))
-    if node.attribute("mode", "DCR") != "DCR":
-        raise Unsupported("it has a mode other than DCR")
     batch, channels, *_ = node.input(0)
     for dim in node.input(0)[2:]:
         node.freeze(dim, "moves these positions to channels")
     b1, b2 = (node.frozen(block, "moves positions to these channels") for _ in range(2))
     height, width = (node.frozen(n, "moves positions to channels") for n in node.out_shape()[2:])
-    node.set(0, [batch, (*b1, *b2, *channels), height, width])
+    crd = node.attribute("mode", "DCR") == "CRD"
+    node.set(0, [batch, (*channels, *b1, *b2) if crd else (*b1, *b2, *channels), height, width])
 
 
 def join(node: Node) -> None:
