@@ -268,7 +268,10 @@ def promoted(proto: onnx.ModelProto, dtype: Any) -> onnx.ModelProto:
 
 
 def shaken(proto: onnx.ModelProto, unit: float, seed: int) -> onnx.ModelProto:
-    """The model with every weight moved by a random relative error of `unit`; whole numbers and single ones are meant exactly."""
+    """The model with every weight moved by a random relative error of `unit`; whole numbers and single ones are meant exactly.
+
+    Attributes that growth may change are of single precision in any file, and move by that.
+    """
     out = onnx.ModelProto()
     out.CopyFrom(proto)
     rng = np.random.default_rng([seed, 3])
@@ -281,6 +284,9 @@ def shaken(proto: onnx.ModelProto, unit: float, seed: int) -> onnx.ModelProto:
             moved = (array * (1 + unit * rng.choice((-1.0, 1.0), array.shape))).astype(array.dtype)
             moved = np.where(array == np.rint(array), array, moved)
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
+    for attribute in (attribute for node in nodes(out.graph) for attribute in node.attribute):
+        if attribute.name in ("epsilon", "scale"):
+            attribute.f *= 1 + rng.choice((-1.0, 1.0)) * float(np.finfo(np.float32).eps)
     return out
 
 
