@@ -158,7 +158,15 @@ def _branches(flow: Dataflow, shapes: Shapes) -> list[_Branch | Refused]:
         for index in nodes:
             found.pop(index, None)
         found[join.index] = _Branch(join.index, source, end, join.total, shape or (), tuple(nodes), linears)
+    fused = (index for index, node in enumerate(flow.nodes) if operator(node) in _FUSED)
+    found.update((index, Refused((index,), _SUM_IN_NORM, _SUM_IN_NORM, "residual-copy")) for index in fused)
     return [found[index] for index in sorted(found)]
+
+
+_SUM_IN_NORM = (
+    "its sum is fused with a norm, between which no copy fits: deepen the model before it is optimised"
+)
+_FUSED = frozenset({"com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"})
 
 
 def _skip(
