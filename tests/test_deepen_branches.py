@@ -195,6 +195,19 @@ def test_a_branch_learns_while_one_that_is_all_zero_could_not() -> None:
     assert not output.array().any()
 
 
+def test_slopes_per_channel_become_their_mean() -> None:
+    deep = deepen(curved("b = PRelu(a, slope)"), scheme="residual-new", expansion=2)
+    (name,) = (name for name in deep.weights if name.endswith("activation.parameter"))
+    assert deep.weights[name].array() == pytest.approx(deep.weights["slope"].array().mean())
+    assert_identical(curved("b = PRelu(a, slope)"), deep)
+
+
+def test_an_activation_that_has_no_value_for_some_numbers_is_not_used_elsewhere() -> None:
+    for body in ("c = Mul(a, a) d = Add(c, one) s = Sqrt(d) b = Mul(a, s)", "c = Pow(a, half) b = Mul(a, c)"):
+        with pytest.raises(NothingToGrowError, match="feeds no activation"):
+            deepen(curved(body), scheme="parametric")
+
+
 @pytest.mark.parametrize(("body", "variance"), [("b = LeakyRelu(a)", 2 / 400), ("b = Tanh(a)", 2 / 800)])
 def test_the_first_weight_keeps_the_variance_of_what_it_reads(body: str, variance: float) -> None:
     model = curved(body, 400)

@@ -258,6 +258,7 @@ def _is_outer(flow: Dataflow, activation: Activation, is_last: bool) -> bool:
     gates = [index for index in readers if operator(flow.nodes[index]) == "Mul"]
     return (
         activation.name in ("HardSigmoid", "Sigmoid")
+        and bool(gates)
         and len(gates) == len(readers)
         and all(len(flow.activations(index)) == 2 for index in gates)
     )
