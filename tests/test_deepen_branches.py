@@ -156,6 +156,14 @@ def test_places(name: str) -> None:
     assert [layer.scheme for layer in plan_deepen(model).layers] == ["residual-new"]
 
 
+def test_channels_are_those_that_the_layer_writes() -> None:
+    channels = {"einsum": 6, "a weight on the left": 6, "a recurrent layer's sequence": 4}
+    for name, wanted in channels.items():
+        (layer,) = plan_deepen(build(PLACES[name][0]), scheme="residual-new").layers
+        assert isinstance(layer, NewBranchLayer)
+        assert layer.linear.channels == wanted
+
+
 @pytest.mark.parametrize(
     "name", [name for name in PLACES if "recurrent" not in name and "output" not in name]
 )
@@ -326,7 +334,9 @@ def test_dynamic_quantization_is_deepened_in_floating_point() -> None:
         v=np.arange(-15, 15, dtype=np.int8).reshape(5, 6),
     )
     plan = plan_deepen(model)
-    assert [(layer.name, layer.scheme) for layer in plan.layers] == [("one", "residual-new")]
+    assert [(layer.name, layer.output, layer.scheme) for layer in plan.layers] == [
+        ("one", "b", "residual-new")
+    ]
     assert_identical(model, apply_deepen(model, plan))
 
 
