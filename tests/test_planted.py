@@ -57,6 +57,10 @@ def wider(model: Model) -> Model:
     return widen(model, kind=KINDS, scheme="copy")
 
 
+def padded(model: Model) -> Model:
+    return widen(model, factor=1.5, scheme="pad")
+
+
 def heads(model: Model) -> Model:
     return widen(model, kind="heads")
 
@@ -138,6 +142,12 @@ def channels_inside(file: File) -> None:
     file["o"] = array.reshape(8, 6, -1).transpose(1, 0, 2).reshape(array.shape)
 
 
+def other_blocks(file: File) -> None:
+    """Channels in the order (c, 2, 2) where DepthToSpace reads (2, 2, c)."""
+    array = file["v"]
+    file["v"] = array.reshape(2, 2, 4, *array.shape[1:]).transpose(2, 0, 1, 3, 4, 5).reshape(array.shape)
+
+
 def swapped_parts(file: File) -> None:
     """Rows for the second of two joined tensors before those for the first."""
     array = file["o"]
@@ -165,6 +175,18 @@ def cancelling(file: File) -> None:
     file["c"] = array
 
 
+def old_epsilon(op: str) -> Callable[[File], None]:
+    """Statistics over more channels, some of them zero, with the epsilon for fewer."""
+    return lambda file: file.attribute(op, "epsilon", 0.01)
+
+
+def zeros_for_means(file: File) -> None:
+    """Channels that a norm over all takes for zero where they have to be the mean of the others."""
+    array = file["w"]
+    array[:, 4:] = 0
+    file["w"] = array
+
+
 def unscaled(file: File) -> None:
     """Copies are summed whole."""
     file["o"] = file["o"] * 2
@@ -183,6 +205,7 @@ def old_groups(file: File) -> None:
     file.attribute("Conv", "group", 4, nth=1)
 
 
+NORMED = f"{ROWS} <float[6, 4] w, float[4] s, float[4, 5] o> {{{{ a = MatMul(x, w) b = {{}} (a, s) y = MatMul(b, o) }}}}"
 PROJECTED = "q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)"
 SKIPPED = f"{IMAGE} <float[4, 3, 3, 3] v, float[4, 4, 3, 3] w, float[4, 5] o> {{"
 PLANTED = {
@@ -223,6 +246,15 @@ PLANTED = {
             onnx.helper.make_attribute("epsilon", 3e-5)
         ),
     ),
+    "the epsilon of fewer channels": Planted(
+        NORMED.format("LayerNormalization <epsilon=0.01>"), padded, old_epsilon("LayerNormalization")
+    ),
+    "the epsilon of fewer channels, without means": Planted(
+        NORMED.format("RMSNormalization <epsilon=0.01>"), padded, old_epsilon("RMSNormalization"), opset=23
+    ),
+    "new channels off the mean": Planted(
+        NORMED.format("LayerNormalization <epsilon=0.01>"), padded, zeros_for_means
+    ),
     "the scale of attention follows the new width": Planted(
         f"{HEADS} <float[6, 8] wq, float[6, 8] wk, float[6, 6] wv, float[6, 5] o> "
         f"{{ {PROJECTED} b = Attention <q_num_heads=2, kv_num_heads=2> (q, k, v) y = MatMul(b, o) }}",
@@ -242,6 +274,12 @@ PLANTED = {
         "{ a = Conv(x, v) b = Relu(a) f = Flatten(b) y = MatMul(f, o) }",
         wider,
         channels_inside,
+    ),
+    "channels that become positions in another order": Planted(
+        f"{IMAGE} <float[8, 3, 1, 1] v, float[2, 5] o> "
+        f"{{ a = Conv(x, v) c = DepthToSpace <blocksize=2> (a) b = Relu(c) {POOLED} }}",
+        wider,
+        other_blocks,
     ),
     "errors cancel": Planted(
         f"{ROWS} <float[6, 4] w, float[4, 5] o, float[5] c> {{ a = MatMul(x, w) b = Tanh(a) d = MatMul(b, o) y = Add(d, c) }}",
