@@ -533,6 +533,14 @@ HEADS = [
 
 # Forms of operator sets of the past: attributes that became inputs, other defaults, other broadcasting.
 OLD = [
+    *(
+        (
+            Single(op, [Computed((2, 3, 4), dtype), scales(3), np.full(3, 7, np.uint8)], {}, opset),
+            "m0 m0:2 m0:3",
+        )
+        for op, dtype in (("QuantizeLinear", TensorProto.FLOAT), ("DequantizeLinear", TensorProto.UINT8))
+        for opset in (10, 12)
+    ),
     (Single("Softmax", [Computed((2, 3, 4))], {"axis": 2}, 7), "m0 m0:2 ~m0:3"),
     (Single("Softmax", [Computed((2, 3, 4))], opset=7), "m0"),
     *(
