@@ -41,6 +41,8 @@ PACKAGES = {
     "sklearn": ("scikit-learn", "skl2onnx"),
     "jax": ("jax", "flax", "jax2onnx"),
 }
+THREADED = ("keras", "jax")
+"""Sources whose packages start threads when they are imported: no process may fork from one that has."""
 CACHE = Path.home() / ".cache" / "onnx-grow" / "zoo"
 
 
@@ -72,7 +74,7 @@ def note_versions(file: Path, sources: Sequence[str]) -> None:
 @click.argument("sources", nargs=-1, required=True, type=click.Choice(list(SOURCES)))
 @click.option("--to", "folder", type=click.Path(path_type=Path), default=CACHE, show_default=True)
 @click.option("--only", default="*", help="Export only names that match this glob.")
-@click.option("--exporter", help="One of the source's exporters instead of its usual one.")
+@click.option("--exporter", help="One of the source's exporters; else the first that can, usually the first.")
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--seconds", type=float, default=300.0, show_default=True, help="Time for one model.")
 @click.option("--gigabytes", type=float, default=8.0, show_default=True, help="Memory for one model.")
@@ -86,8 +88,8 @@ def main(
     gigabytes: float,
 ) -> None:
     """Export what is not there yet."""
-    warm = ["sources.dynamo_warm"] if exporter == "dynamo" or sources == ("transformers",) else []
-    isolated.prepare(*(SOURCES[source] for source in sources), *warm)
+    warm = {f"sources.warm_{exporter or 'torchscript'}" for source in sources if "torch" in PACKAGES[source]}
+    isolated.prepare(*(SOURCES[source] for source in sources if source not in THREADED), *warm)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "manifest.jsonl"
     rows = [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.exists() else []
@@ -95,29 +97,28 @@ def main(
     note_versions(folder / "versions.json", sources)
     for source in sources:
         names, exporters = next(isolated.results(listed, source, seconds=seconds, gigabytes=gigabytes))
-        used = exporter or exporters[0]
-        suffix = "" if used == exporters[0] else f"@{used}"
-        wanted = [
-            name
-            for name in names
-            if fnmatch.fnmatch(name, only) and f"{source}/{name}{suffix}.onnx" not in done
-        ]
+        suffix = f"@{exporter}" if exporter and exporter != exporters[0] else ""
+        files = {
+            name: folder / source / f"{name}{suffix}.onnx" for name in names if fnmatch.fnmatch(name, only)
+        }
+        wanted = [name for name, file in files.items() if f"{source}/{file.name}" not in done]
         (folder / source).mkdir(exist_ok=True)
         with (
             manifest.open("a") as out,
             click.progressbar(wanted, label=source, item_show_func=str, file=sys.stderr) as bar,
         ):
             for name in bar:
-                file = folder / source / f"{name}{suffix}.onnx"
-                row = {"file": f"{source}/{file.name}", "source": source, "name": name, "exporter": used}
+                row = {"file": f"{source}/{files[name].name}", "source": source, "name": name}
                 start = time.perf_counter()
-                try:
-                    for told in isolated.results(
-                        exported, source, name, used, file, seconds=seconds, gigabytes=gigabytes
-                    ):
-                        row |= told
-                except isolated.Died as died:
-                    row["error"] = str(died)[-1500:]
+                for used in [exporter] if exporter else exporters:
+                    try:
+                        arguments = source, name, used, files[name]
+                        (told,) = isolated.results(exported, *arguments, seconds=seconds, gigabytes=gigabytes)
+                    except isolated.Died as died:
+                        row.setdefault("error", str(died)[-1500:])
+                    else:
+                        row = {key: value for key, value in row.items() if key != "error"} | told
+                        break
                 row["seconds"] = round(time.perf_counter() - start, 1)
                 out.write(json.dumps(row) + "\n")
                 out.flush()

@@ -18,7 +18,6 @@ provide_operators()
 import timm  # noqa: E402
 import timm.models  # noqa: E402
 
-PRELOAD = ("timm",)
 EXPORTERS = pytorch.EXPORTERS
 SIDES = (64, 96, 128, 192, 224, 256, 384)
 NAMES = (Path(__file__).parent / "timm.txt").read_text().split()

@@ -16,7 +16,6 @@ provide_operators()
 
 from torchvision import models  # noqa: E402
 
-PRELOAD = ("torchvision",)
 EXPORTERS = pytorch.EXPORTERS
 LARGEST = 2_000_000
 """Parameters above which a model is built with fewer channels."""
@@ -28,6 +27,7 @@ SIDES = {
     "maxvit_t": 224,
     "raft": 128,
     "swin3d": 32,
+    "vit_h_14": 56,
     "mvit": 224,
     "s3d": 224,
     "fcos": 256,
@@ -84,9 +84,8 @@ def _transformer(name: str) -> nn.Module:
     """Fewer layers and channels by the constructor's own arguments: here sizes are used outside layers, too."""
     if name.startswith("vit_"):
         patch = int(name.rsplit("_", 1)[1])
-        side = 64 if patch != 14 else 56
         layers = {"b": 3, "l": 4, "h": 5}[name[4]]
-        return models.VisionTransformer(side, patch, layers, 8, 96, 192)
+        return models.VisionTransformer(64 // patch * patch, patch, layers, 8, 96, 192)
     if name.startswith("maxvit"):
         return models.maxvit.MaxVit((224, 224), 16, 7, [16, 32, 64, 128], [1, 1, 2, 1], 8, 0.2)
     if name.startswith("convnext"):
