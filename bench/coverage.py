@@ -56,6 +56,7 @@ GROWTHS: dict[str, Growth] = {
     },
 }
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+MOVES = ("Transpose", "Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
 COMMIT = subprocess.run(
     ["git", "describe", "--always", "--dirty"],
     cwd=Path(__file__).parent,
@@ -128,15 +129,19 @@ def inspected(model: og.Model, shapes: Shapes) -> dict[str, Any]:
 
 def linear_parameters(analysis: Analysis) -> tuple[int, int]:
     """How many elements the weights of convolutions and matrix products have, and how many of these have an axis that can grow."""
+    makers = {out: node for node in analysis.model.skeleton.graph.node for out in node.output}
     sizes: dict[str, int] = {}
     grows: set[str] = set()
-    for (index, i), dims in analysis.uses.items():
+    for index, rule in enumerate(analysis.rules):
         proto = analysis.topology.proto(index)
-        if (proto.op_type in LINEAR and i == 1) or proto.op_type == "MatMul":
-            name = proto.input[i]
-            sizes[name] = prod(analysis.shapes.shape[name])
-            if any(not leaf.frozen for dim in dims for leaf in leaves(dim)):
-                grows.add(name)
+        for i, name in enumerate(proto.input) if proto.op_type in LINEAR else ():
+            while name in makers and makers[name].op_type in MOVES:
+                name = makers[name].input[0]
+            if name in analysis.constants and (i == 1 or proto.op_type == "MatMul"):
+                sizes[name] = prod(analysis.shapes.shape[name])
+                dims = analysis.input_dims(index, i) or ()
+                if rule and any(not leaf.frozen for dim in dims for leaf in leaves(dim)):
+                    grows.add(name)
     return sum(sizes.values()), sum(sizes[name] for name in grows)
 
 

@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +51,7 @@ def export(
     for opset, batch in tries:
         try:
             write(model, inputs, file, names, opset, batch, kept)
+            check_faithful(model, dict(zip(names, inputs, strict=True)), file)
         except Exception as error:  # an exporter fails with whatever its own code ran into
             errors.append(error)
             continue
@@ -116,20 +118,21 @@ class Plain(nn.Module):
         self.model = model
 
     def forward(self, *inputs: Any) -> tuple[Tensor, ...]:
-        return tuple(_tensors(self.model(*inputs)))[:4]
+        return tuple(tensors(self.model(*inputs)))[:4]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in whatever a model returns, without caches."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if "past" not in str(key) and "cache" not in str(key):
-                yield from _tensors(item)
+                yield from tensors(item)
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors(item)
 
 
 def make_realistic(model: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> nn.Module:
@@ -205,6 +208,20 @@ def check_alive(model: nn.Module, inputs: tuple[Any, ...]) -> None:
     pairs = zip(first, other, strict=True)
     if all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=0) for a, b in pairs):
         raise RuntimeError("outputs do not depend on the inputs")
+
+
+def check_faithful(model: nn.Module, inputs: Mapping[str, Tensor], file: Path) -> None:
+    """Raise RuntimeError unless ONNX Runtime computes from the file what the model computes."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    wanted = [value.name for value in session.get_inputs()]  # without those that nothing reads
+    results = session.run(None, {name: inputs[name].numpy() for name in wanted})
+    with torch.no_grad():
+        expected = model(*inputs.values())
+    for mine, theirs in zip(expected, map(torch.from_numpy, results), strict=True):
+        if mine.shape != theirs.shape or not torch.allclose(mine, theirs, rtol=0.05, atol=0.05):
+            raise RuntimeError("ONNX Runtime computes something else from the exported file")
 
 
 def _redrawn(value: Tensor) -> Tensor:

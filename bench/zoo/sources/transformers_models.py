@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,23 @@ import transformers.models.bert.modeling_bert  # noqa: E402 (what all of them im
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: E402
 
 EXPORTERS = pytorch.EXPORTERS
+TASKS = [
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForImageClassification",
+    "AutoModelForVideoClassification",
+    "AutoModelForObjectDetection",
+    "AutoModelForSemanticSegmentation",
+    "AutoModelForDepthEstimation",
+    "AutoModelForZeroShotImageClassification",
+    "AutoModelForCTC",
+    "AutoModelForAudioClassification",
+    "AutoModelForSpeechSeq2Seq",
+    "AutoModel",
+]
+"""The first of these that a type has is built."""
 NAMES = (Path(__file__).parent / "transformers.txt").read_text().split()
 
 
@@ -182,29 +200,56 @@ def names() -> list[str]:
 
 
 def export(name: str, exporter: str, file: Path) -> dict[str, Any]:
-    """Build the type with a tiny configuration and export it."""
+    """Build the type with a tiny configuration and a head for some task, and export it."""
     torch.manual_seed(0)
     config = CONFIG_MAPPING[name](**_settings(name))
-    attention = ("eager", "sdpa")[zlib.crc32(name.encode()) % 2]
-    try:
-        model = transformers.AutoModel.from_config(config, attn_implementation=attention)
-    except ValueError:  # not every type has both
-        model = transformers.AutoModel.from_config(config, attn_implementation="eager")
+    kind, model = next(_built(config, zlib.crc32(name.encode()) % 2))
     inputs = _inputs(model, config)
     keyed = Keyed(model.eval(), list(inputs))
+    if kind == TASKS[-1]:
+        keyed.add_heads(inputs)
     return pytorch.export(keyed, tuple(inputs.values()), file, exporter, list(inputs))
 
 
+def _built(config: Any, drawn: int) -> Iterator[tuple[str, nn.Module]]:
+    """A model of the type for each task that it has, with the attention that is drawn where it has that."""
+    for kind in TASKS:
+        task = getattr(transformers, kind)
+        if type(config) in task._model_mapping:
+            for attention in ("eager", "sdpa")[drawn], "eager":
+                with suppress(ValueError, TypeError):
+                    yield kind, task.from_config(config, attn_implementation=attention)
+
+
 class Keyed(nn.Module):
-    """A model called by the names of its inputs."""
+    """A model called by the names of its inputs; its outputs are logits and predictions where it says which they are."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.model, self.names = model, names
         self.extra = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}
+        self.heads = nn.ParameterList()
+
+    def add_heads(self, inputs: Mapping[str, Tensor]) -> None:
+        """Put a matrix behind every output: channels that are a model's output cannot grow."""
+        with torch.no_grad():
+            outputs = list(pytorch.tensors(self(*inputs.values())))
+        self.heads.extend(torch.randn(output.shape[1 if output.ndim == 4 else -1], 5) for output in outputs)
 
     def forward(self, *inputs: Tensor) -> Any:
-        return self.model(**dict(zip(self.names, inputs, strict=True)), **self.extra)
+        said = self.model(**dict(zip(self.names, inputs, strict=True)), **self.extra)
+        wanted = {key: said[key] for key in said if "logits" in key or "pred" in key}
+        if not self.heads:
+            return wanted or said
+        outputs = list(pytorch.tensors(said))[: len(self.heads)]
+        return [_headed(output, head) for output, head in zip(outputs, self.heads, strict=True)]
+
+
+def _headed(output: Tensor, head: Tensor) -> Tensor:
+    """The output times the matrix, over its channels: the second of four dimensions, else the last."""
+    if output.ndim == 4:
+        return nn.functional.conv2d(output, head.T[:, :, None, None])
+    return output @ head
 
 
 def _settings(name: str) -> dict[str, Any]:
