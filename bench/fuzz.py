@@ -7,9 +7,9 @@ the same, however many there are. For every failure the smallest graph found tha
 text, and the choices that make it (`--replay 3,0,17` runs them); with `--out` it is written to a folder as an ONNX file and a text.
 Exits with 1 if there was any.
 
-At the end it says how many cases grew, and by what. A case in which nothing grows proves little, and one that ONNX Runtime does not run
-or that is all rounding noise proves nothing: they are counted apart. `--histogram` adds, for every operator, the graphs that hold it and
-those in which one of its operands or results grew.
+At the end, or when it is stopped, it says how many cases grew, and by what. A case in which nothing grows proves little, and one that
+ONNX Runtime does not run or that is all rounding noise proves nothing: they are counted apart. `--histogram` adds, for every operator,
+the graphs that hold it and those in which one of its operands or results grew.
 """
 
 from __future__ import annotations
@@ -143,7 +143,21 @@ def main(cases: int, seed: int, first: int, replay: str | None, out: Path | None
         found = verdict(Choices.replayed(taken))
         click.echo(f"{found}\n{reproduce(taken)[0]}")
         sys.exit(isinstance(found, str))
-    tally = Tally()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    tally, start = Tally(), time.monotonic()
+    try:
+        explore(tally, cases, seed, first, out)
+    except KeyboardInterrupt:
+        click.echo("stopped")
+    click.echo(
+        f"{tally.words.total()} cases of seed {seed} from {first} on in {time.monotonic() - start:.0f} s"
+    )
+    click.echo("\n".join(tally.lines(histogram)))
+    sys.exit(1 if tally.words["FAILED"] else 0)
+
+
+def explore(tally: Tally, cases: int, seed: int, first: int, out: Path | None) -> None:
+    """One case after the other, failures told at once, and every minute how it goes."""
     start = shown = time.monotonic()
     for case in itertools.islice(itertools.count(first), cases):
         choices = Choices.drawn([seed, case])
@@ -161,11 +175,6 @@ def main(cases: int, seed: int, first: int, replay: str | None, out: Path | None
                 f"{total / (shown - start):.1f} per second",
                 err=True,
             )
-    click.echo(
-        f"{tally.words.total()} cases of seed {seed} from {first} on in {time.monotonic() - start:.0f} s"
-    )
-    click.echo("\n".join(tally.lines(histogram)))
-    sys.exit(1 if tally.words["FAILED"] else 0)
 
 
 if __name__ == "__main__":
