@@ -27,6 +27,13 @@ def test_a_sound_graph_passes() -> None:
     check(model("g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { h = Add(x, w) y = Relu(h) }"))
 
 
+@pytest.mark.parametrize("version", [-1, 1 << 40, -(1 << 63)])
+def test_versions_that_no_operator_set_has_are_refused(version: int) -> None:
+    proto = model("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    proto.opset_import[0].version = version
+    assert refused(proto) == f"operator set 'ai.onnx' cannot have version {version}"
+
+
 def test_optional_inputs_and_outputs_are_no_names() -> None:
     check(
         model('g (float[2] x) => (float[2] y) { y = Clip(x, "", "") z, "" = Dropout(x) v, "" = Dropout(x) }')

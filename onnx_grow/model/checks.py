@@ -13,14 +13,18 @@ from onnx_grow.model.walk import graphs, nested_graphs, subgraphs
 
 __all__ = ["captured", "check"]
 
+NEWEST = (1 << 31) - 1
+"""The highest version of an operator set that anybody could mean: what comes of it is an int32."""
+
 _Key = tuple[str, str, str]
 
 
 def check(model: onnx.ModelProto) -> None:
     """Raise InvalidModelError unless the main graph is sorted, acyclic and assigns every name once.
 
-    Function calls must not be cyclic, and names must be text.
+    Function calls must not be cyclic, names must be text, and versions of operator sets such as there can be.
     """
+    _check_versions(model)
     _check_names(model)
     _check_order(model.graph)
     _check_functions(model)
@@ -30,6 +34,14 @@ def captured(node: NodeProto) -> Iterator[str]:
     """The names that the subgraphs of a node read from the graphs around it, as often as they are read."""
     for graph in subgraphs(node):
         yield from _free(graph)
+
+
+def _check_versions(model: onnx.ModelProto) -> None:
+    for entries in (model.opset_import, *(function.opset_import for function in model.functions)):
+        for entry in entries:
+            if not 0 <= entry.version <= NEWEST:
+                domain = quoted(entry.domain or "ai.onnx")
+                raise InvalidModelError(f"operator set {domain} cannot have version {entry.version}")
 
 
 def _check_names(model: onnx.ModelProto) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 Sizes = Mapping[str, tuple[int, ...]]
+LARGEST = 1 << 28
+"""Elements of the largest input that is made up for a run."""
 Found = dict[str, tuple[int, tuple[int, ...]]]
 """Dtype and shape by tensor name."""
 
@@ -58,6 +61,8 @@ def run(model: Model, sizes: Sizes, names: Sequence[str]) -> Found | None:
     Only the shapes leave the run: a Shape node is attached to every named tensor, so that the memory stays that of an
     ordinary run without graph optimisation.
     """
+    if any(prod(size) > LARGEST for size in sizes.values()):
+        return None
     proto = _exposing(model, sizes, names)
     shape_of = {name: f"{name}/onnx_grow_shape" for name in names}
     for name, shape in shape_of.items():
