@@ -145,7 +145,7 @@ def test_statistics_need_whole_factors() -> None:
         (
             "a",
             "LayerNormalization 'n' takes statistics over it, so it grows by whole factors only, and 9 is no multiple of 6 "
-            "(it cannot be padded: Tanh 'h' is not linear in it)",
+            "(it cannot be padded: Tanh 'h' is not linear in it; with nodes before its norms it can: scheme pad)",
         ),
     )
     assert sizes(plan(NORM)) == {"a": 12, "b": 10}

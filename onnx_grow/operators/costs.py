@@ -47,7 +47,10 @@ def _node(analysis: Analysis, index: int) -> Iterator[Dim]:
     inputs = [analysis.input_dims(index, i) if name else None for i, name in enumerate(proto.input)]
     outputs = [analysis.dims.get(name) if name else None for name in proto.output]
     attributes = {a.name: get_attribute_value(a) for a in proto.attribute if a.ref_attr_name == ""}
-    yield from cost(_Operands(inputs, outputs, attributes))
+    try:
+        yield from cost(_Operands(inputs, outputs, attributes))
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return  # it is not what its operator has to be, which its rule says
 
 
 @dataclass(frozen=True)
