@@ -96,6 +96,7 @@ class Graph:
     choices: Choices
     dtype: Any = np.float64
     avoided: frozenset[str] = frozenset()
+    wide: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     inputs: list[tuple[str, tuple[int | str, ...], int]] = field(default_factory=list)
@@ -179,7 +180,9 @@ class Graph:
             return self._emit("Mul", [self.constant(array * 2), self.constant(np.array(0.5, self.dtype))])
         if form == 6:
             return self._folded(
-                "Cast", array.astype(np.float16), to=helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
+                "Cast",
+                array.astype(self.dtype if self.wide else np.float16),
+                to=helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype)),
             )
         if form == 7 and len(shape) > 1:
             at = self.choices.below(len(shape))

@@ -97,10 +97,17 @@ SINGLE = frozenset((
 
 
 def random_graph(
-    choices: Choices, dtype: Any = np.float64, blocks: int = 30, avoided: frozenset[str] = frozenset()
+    choices: Choices,
+    dtype: Any = np.float64,
+    blocks: int = 30,
+    avoided: frozenset[str] = frozenset(),
+    wide: bool = False,
 ) -> tuple[Graph, onnx.ModelProto]:
-    """A graph of at most so many blocks, without some operators, and its model. The same choices give the same graph, whatever the type."""
-    g = Graph(choices, dtype, avoided)
+    """A graph of at most so many blocks, without some operators, and its model. The same choices give the same graph, whatever the type.
+
+    Some weights are stored in half precision, but none if it is to be `wide`.
+    """
+    g = Graph(choices, dtype, avoided, wide)
     for _ in range(1 + choices.chance(25)):
         _input(g)
     x = g.values[0]
