@@ -195,7 +195,8 @@ def _measure_statistics(model: nn.Module, inputs: tuple[Any, ...], draw: torch.G
         mean, var = norm.running_mean, norm.running_var
         assert mean is not None
         assert var is not None
-        var.clamp_(min=1e-3).mul_(torch.rand(var.shape, generator=draw) * 0.5 + 0.75)
+        var.add_(var.mean()).clamp_(min=1e-3)  # a channel that hardly varies would turn rounding into noise
+        var.mul_(torch.rand(var.shape, generator=draw) * 0.5 + 0.25)
         mean.add_(var.sqrt() * (torch.rand(mean.shape, generator=draw) - 0.5) * 0.4)
 
 
@@ -220,7 +221,7 @@ def check_faithful(model: nn.Module, inputs: Mapping[str, Tensor], file: Path) -
     with torch.no_grad():
         expected = model(*inputs.values())
     for mine, theirs in zip(expected, map(torch.from_numpy, results), strict=True):
-        if mine.shape != theirs.shape or not torch.allclose(mine, theirs, rtol=0.05, atol=0.05):
+        if mine.shape != theirs.shape or (mine - theirs).norm() > 0.01 * mine.norm():
             raise RuntimeError("ONNX Runtime computes something else from the exported file")
 
 
@@ -271,7 +272,7 @@ def thin_layers(divisor: int) -> Iterator[None]:
         def built(*args: Any, **kwargs: Any) -> None:
             given = wanted.bind(*args, **kwargs)
             said = given.arguments
-            if said.get("groups", 1) == said.get("in_channels"):
+            if "groups" in said and said["groups"] == said["in_channels"]:
                 said["groups"] = thin(said["groups"])
             said.update({name: thin(said[name]) for name in CHANNELS if name in said})
             init(*given.args, **given.kwargs)
