@@ -169,6 +169,11 @@ CASES = [
         a = Conv(x, v, s) b = Pad(a, pads) y = ReduceSum(b, one) }""",
     ),
     Case(
+        "what is gathered several times, in a sum with weights that are put together",
+        """(double[N, 4] x) => (double[N, 3] y) <double[4, 5] v, double[2, 3] t, double[2, 3] u, double[6, 3] w, int64[2] places = {3, 1}> {
+        a = MatMul(x, v) b = Gather <axis=1> (a, places) c = Concat <axis=1> (t, u) d = MatMul(b, c) y = MatMul(d, w) }""",
+    ),
+    Case(
         "a sum behind a Gather by many indices",
         """(double[2, 5, 4] x) => (double[2, 3, 3, 1] y)
         <double[4, 6] v, int64[1] last = {-1}, int64[3, 3] places = {0, 1, 2, 1, 2, 3, 2, 3, 4}> {

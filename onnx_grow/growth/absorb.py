@@ -210,7 +210,7 @@ class Absorption:
         shape = self.shape(node, 0)
         axis = _attribute(proto, "axis", 0) % len(shape)
         unchanged = shape[axis] == self.analysis.shapes.shape[proto.input[0]][axis]
-        if index is None or index.ndim > 1 or not unchanged:
+        if index is None or index.ndim > 1 or not unchanged or self.shape(node, 1) != index.shape:
             return None
         chosen = index.reshape(-1).astype(np.int64) % shape[axis]
         return {axis: chosen} if len(np.unique(chosen)) == len(chosen) else None
