@@ -170,7 +170,8 @@ CASES = [
     ),
     Case(
         "what is gathered several times, in a sum with weights that are put together",
-        """(double[N, 4] x) => (double[N, 3] y) <double[4, 5] v, double[2, 3] t, double[2, 3] u, double[6, 3] w, int64[2] places = {3, 1}> {
+        """(double[N, 4] x) => (double[N, 3] y)
+        <double[4, 5] v, double[3, 3] t, double[3, 3] u, double[6, 3] w, int64[3] places = {3, 1, 0}> {
         a = MatMul(x, v) b = Gather <axis=1> (a, places) c = Concat <axis=1> (t, u) d = MatMul(b, c) y = MatMul(d, w) }""",
     ),
     Case(
