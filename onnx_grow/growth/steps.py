@@ -70,7 +70,7 @@ def grow(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Model:
-    """A model grown by a recipe: a YAML file, or what such a file holds, or a list of steps (docs/recipes.md).
+    """A model grown by a recipe: a YAML file, or what such a file holds, or a list of steps (docs/cli.md).
 
     A step is `{"widen": options}` or `{"deepen": options}` with the arguments of the functions of these names, or one of their
     plans. `shapes` fixes input shapes that the file leaves open, for steps that do not say their own.
