@@ -129,8 +129,10 @@ def random_graph(
 
 
 def _block(g: Graph, x: Value) -> Value:
-    """Behind x one more block, or x itself where that does not fit; behind a rare one mostly a layer with weights."""
+    """Behind x one more block, or x itself where that does not fit; a rare one mostly between layers with weights."""
     chosen = g.choices.pick(BLOCKS)
+    if g.choices.chance(50 if chosen in RARE else 10):
+        x = _layer(g, x)
     y = g.attempt(chosen if x.kind == "float" else embedding, x)
     if y is None:
         return x
