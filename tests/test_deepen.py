@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from deepening import assert_identical
-from graphs import build, feeds, operators, run
+from graphs import build, feeds, run
 
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 from onnx_grow.growth.deepen_plan import DeepenPlan
 from onnx_grow.growth.deepening import apply_deepen, deepen, plan_deepen
 from onnx_grow.growth.provenance import history
 from onnx_grow.model import Model, load, save
+from onnx_grow.model.walk import all_nodes
 
 
 def chain(widths: str, activation: str = "Relu") -> Model:
@@ -310,7 +311,10 @@ def test_real_models(path: Path, inputs: dict[str, Any]) -> None:
         pytest.skip("its input is too large for a quick test")
     for name, entry in inputs.items():
         arrays[name] = np.resize(arrays[name], entry["shape"])
+    if path.stem == "silero_vad_v6":
+        arrays["sr"] = np.array(16000)
+        arrays["state"] = arrays["state"][:, :1]
     for old, new in zip(run(model, arrays), run(deep, arrays), strict=True):
         if isinstance(old, np.ndarray):
             np.testing.assert_array_equal(new, old)
-    assert len(operators(deep)) > len(operators(model))
+    assert len(list(all_nodes(deep.skeleton))) > len(list(all_nodes(model.skeleton)))

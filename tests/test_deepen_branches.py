@@ -378,11 +378,11 @@ def test_a_plan_says_which_scheme_was_taken_and_why() -> None:
     assert not plan_deepen(model, every=1, scheme="residual-new").notes
 
 
-def test_what_lies_in_control_flow_is_named() -> None:
+def test_what_lies_in_other_control_flow_is_named() -> None:
     model = load(
         build(
-            "(bool c, float[N, 5] x) => (float[N, 5] y) <float[5, 5] w> { [choice] y = If (c) <then_branch = g () => (float[N, 5] t) "
-            "{ a = MatMul(x, w) t = Tanh(a) }, else_branch = h () => (float[N, 5] e) { e = Identity(x) }> }"
+            "(seq(float[N, 5]) s) => (seq(float[N, 5]) y) <float[5, 5] w> { [choice] y = SequenceMap (s) "
+            "<body = g (float[N, 5] x) => (float[N, 5] t) { a = MatMul(x, w) t = Tanh(a) }> }"
         ).to_proto()
     )
     with pytest.raises(NothingToGrowError, match="'choice'"):

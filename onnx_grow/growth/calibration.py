@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.deepen_plan import Statistics
-from onnx_grow.model import Draft, Model, staged
+from onnx_grow.model import Draft, Model, nested, staged
 from onnx_grow.shapes import Shapes
 
 __all__ = ["Calibration", "channel_statistics"]
@@ -89,7 +89,7 @@ class _Moments:
 
 
 def _observable(model: Model, shapes: Shapes, names: Mapping[str, int]) -> Model:
-    """The model with more outputs."""
+    """The model with more outputs, and its bodies where they belong."""
     draft = Draft(model)
     known = {value.name for value in draft.proto.graph.output}
     for name in names:
@@ -97,7 +97,7 @@ def _observable(model: Model, shapes: Shapes, names: Mapping[str, int]) -> Model
             draft.proto.graph.output.append(
                 onnx.ValueInfoProto(name=name, type=helper.make_tensor_type_proto(shapes.dtype[name], None))
             )
-    return draft.freeze()
+    return nested(draft.freeze())
 
 
 def _session(model: Model, path: Path) -> Any:

@@ -18,6 +18,7 @@ from onnx_grow.growth.deepen_plan import (
 )
 from onnx_grow.growth.nonlinear import is_averaged
 from onnx_grow.growth.sites import LAYOUT, RECURRENT, Refused, Site, feeding_layers
+from onnx_grow.model.bodies import JOIN
 from onnx_grow.model.walk import subgraphs
 from onnx_grow.shapes import Shapes
 
@@ -30,7 +31,7 @@ ACTIVATIONS = ("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "So
 class Functions:
     """The activation of a new layer: the one asked for, or that of its site, or the most common of the model, the nearest such.
 
-    Relu in a model that is not linear, but for other reasons: maxout, attention.
+    Relu in a model that is not linear, but for other reasons: maxout, attention, activations with constants in a body of their own.
     """
 
     def __init__(self, flow: Dataflow, shapes: Shapes, sites: Iterable[Site], asked: str | None) -> None:
@@ -54,10 +55,11 @@ class Functions:
             return Function(self._asked)
         if site.is_active and (own := self._own(site)):
             return own
-        if not self._known:
-            return Function("Relu") if self._is_curved else None
-        ((common, _),) = Counter(function.operator for _, function in self._known).most_common(1)
-        same = [entry for entry in self._known if entry[1].operator == common]
+        known = [entry for entry in self._known if self._is_known_at(site, entry[1])]
+        if not known:
+            return Function("Relu") if self._known or self._is_curved else None
+        ((common, _),) = Counter(function.operator for _, function in known).most_common(1)
+        same = [entry for entry in known if entry[1].operator == common]
         return min(same, key=lambda entry: abs(entry[0] - site.nodes[0]))[1]
 
     def _own(self, site: Site) -> Function | None:
@@ -71,6 +73,15 @@ class Functions:
             names = tuple(self._flow.nodes[index].output[0] for index in activation.nodes)
             return Function(activation.name, activation.argument, names)
         return Function("Tanh") if operator(self._flow.nodes[site.nodes[0]]) in RECURRENT else None
+
+    def _is_known_at(self, site: Site, function: Function) -> bool:
+        """Whether a layer at a site can read the constants of an activation, which may be those of another body."""
+        place = self._flow.producer(site.output)
+        found = (self._flow.producer(name) for name in function.nodes)
+        names = {name for index in found if index is not None for name in self._flow.nodes[index].input}
+        return place is not None and all(
+            self._flow.sees(place, name) for name in names if name in self._flow.constants
+        )
 
     def _is_portable(self, activation: Activation) -> bool:
         """Whether its constants are single numbers, or stored, so that their mean can be taken."""
@@ -98,7 +109,9 @@ def _is_curved(flow: Dataflow, index: int) -> bool:
     name = operator(flow.nodes[index])
     if name in ("Div", "Einsum", "MatMul", "Mul"):
         return len(flow.activations(index)) > 1
-    return bool(flow.activations(index)) and (name in _SELECTING or any(subgraphs(flow.nodes[index])))
+    node = flow.nodes[index]
+    controls = node.domain == JOIN or any(subgraphs(node))
+    return bool(flow.activations(index)) and (name in _SELECTING or controls)
 
 
 _SELECTING = frozenset(

@@ -9,6 +9,7 @@ from typing import Any
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_grow.model import Inline, Model, Topology, Weight
+from onnx_grow.model.bodies import MARKERS, Bodies
 from onnx_grow.model.walk import subgraphs
 
 __all__ = ["RANDOM", "Dataflow", "Reach", "attribute", "enclosed", "operator"]
@@ -32,14 +33,16 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
 
 
 class Dataflow:
-    """The main graph of a model, for reading.
+    """The main graph of a model, bodies of control flow written out, for reading.
 
-    A tensor is *constant* if it is an initializer or is computed from initializers alone, an *activation* otherwise.
+    A tensor is *constant* if it is an initializer or is computed from initializers alone, an *activation* otherwise; what enters
+    or leaves a body is an activation.
     """
 
     def __init__(self, model: Model) -> None:
         self.topology: Topology = model.topology()
         self.nodes: list[NodeProto] = list(model.skeleton.graph.node)
+        self.bodies = Bodies.of(model.skeleton.graph)
         self._weights = model.weights
         self.constants: frozenset[str] = self._find_constants(model)
 
@@ -59,6 +62,16 @@ class Dataflow:
     def activations(self, index: int) -> list[str]:
         """The inputs of a node that depend on the model's inputs."""
         return [name for name in self.nodes[index].input if name and name not in self.constants]
+
+    def is_enclosed(self, index: int) -> bool:
+        """Whether a node lies in a body."""
+        return bool(self.bodies.around[index])
+
+    def sees(self, index: int, tensor: str) -> bool:
+        """Whether a tensor is known where a node is: it lies in the same body, or around that."""
+        producer = self.producer(tensor)
+        place = self.bodies.weights.get(tensor, ()) if producer is None else self.bodies.around[producer]
+        return self.bodies.around[index][: len(place)] == place
 
     def label(self, index: int) -> str:
         """The name of a node, or of its first output where the file gives it none."""
@@ -109,6 +122,7 @@ class Dataflow:
             if operator(node) == "Constant" or (
                 node.input
                 and node.op_type not in RANDOM
+                and node.domain not in MARKERS
                 and all(not name or name in constants for name in _computed_from(node))
                 and not any(subgraphs(node))
             ):

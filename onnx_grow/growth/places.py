@@ -277,5 +277,5 @@ def _nothing(survey: Survey, globs: Sequence[str]) -> str:
     if not reasons:
         bodies = [index for index, node in enumerate(survey.flow.nodes) if any(subgraphs(node))]
         inside = f"; the body of {survey.flow.label(bodies[0])!r} stays as it is" if bodies else ""
-        return f"the main graph has no {_WANTED[survey.wishes.scheme]}{inside}"
+        return f"the model has no {_WANTED[survey.wishes.scheme]}{inside}"
     return "no layer can be inserted as asked; " + "; ".join(reasons[:3])

@@ -79,13 +79,17 @@ def find_sites(flow: Dataflow, shapes: Shapes) -> list[Site | Refused]:
 
 
 def feeding_layers(flow: Dataflow, shapes: Shapes) -> frozenset[str]:
-    """The tensors that a layer with weights is computed from."""
+    """The tensors that a layer with weights is computed from, in this iteration of a loop or in a later one."""
     found: set[str] = set()
-    for index in reversed(range(len(flow.nodes))):
-        node = flow.nodes[index]
-        if has_weights(flow, shapes, index) or not found.isdisjoint(node.output):
-            found.update(filter(None, node.input))
-    return frozenset(found)
+    while True:
+        for index in reversed(range(len(flow.nodes))):
+            node = flow.nodes[index]
+            if has_weights(flow, shapes, index) or not found.isdisjoint(node.output):
+                found.update(filter(None, node.input))
+        results = {result for formal, result in flow.bodies.carried.items() if formal in found and result}
+        if results <= found:
+            return frozenset(found)
+        found |= results
 
 
 def is_off(flow: Dataflow, shapes: Shapes, index: int) -> bool:
@@ -307,6 +311,11 @@ def _pass(flow: Dataflow, shapes: Shapes, path: _Path, index: int, channels: int
             path.refusal = path.refusal or (
                 f"BatchNormalization {flow.label(index)!r} does not normalise its channels with stored statistics, so it cannot be "
                 "repeated as the identity"
+            )
+        elif flow.is_enclosed(index):
+            path.refusal = path.refusal or (
+                f"BatchNormalization {flow.label(index)!r} lies in a body of control flow, where no forward pass tells the statistics "
+                "that another one would need; residual-new fits"
             )
         else:
             path.repeated.append(index)

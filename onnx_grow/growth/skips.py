@@ -16,6 +16,7 @@ from onnx_grow.growth.activations import is_clamp
 from onnx_grow.growth.dataflow import RANDOM, Dataflow, Reach, enclosed, operator
 from onnx_grow.growth.silence import has_weights, silence
 from onnx_grow.growth.sites import Refused, is_off
+from onnx_grow.model.bodies import MARKERS
 from onnx_grow.model.walk import subgraphs
 from onnx_grow.shapes import Shapes
 
@@ -270,7 +271,7 @@ def _refusal(
     inputs = set(flow.topology.inputs)
     for index in nodes:
         node = flow.nodes[index]
-        if any(subgraphs(node)):
+        if node.domain in MARKERS or any(subgraphs(node)):
             return f"its branch contains control flow ({node.op_type} {flow.label(index)!r})"
         if node.op_type in RANDOM or (operator(node) == "Dropout" and not is_off(flow, shapes, index)):
             return f"its branch is random ({node.op_type} {flow.label(index)!r})"

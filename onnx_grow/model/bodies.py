@@ -30,7 +30,7 @@ from onnx_grow.model.names import quoted
 from onnx_grow.model.walk import all_names, nested_graphs, subgraphs
 from onnx_grow.model.weights import Inline, Weight
 
-__all__ = ["BRANCH", "ENTRY", "EXIT", "FORMALS", "JOIN", "MARKERS", "flattened", "nested", "states"]
+__all__ = ["BRANCH", "ENTRY", "EXIT", "FORMALS", "JOIN", "MARKERS", "Bodies", "flattened", "nested", "states"]
 
 ENTRY, EXIT, JOIN = "onnx_grow.entry", "onnx_grow.exit", "onnx_grow.join"
 MARKERS = frozenset({ENTRY, EXIT, JOIN})
@@ -88,6 +88,37 @@ def states(node: NodeProto, formals: int) -> list[tuple[int, int]]:
         return []
     first = 2 if node.op_type == "Loop" else 0
     return [(k, k - first // 2) for k in range(first, formals - _scanned(node))]
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """Where the bodies of a flat graph are.
+
+    `around` has the entries of the bodies that each node lies in, outermost first: a body's entry and exit lie in it, a join does
+    not. `weights` has them for weights that are a body's own. `carried` maps a state's formal input to what the body makes of it.
+    """
+
+    around: tuple[tuple[int, ...], ...]
+    weights: Mapping[str, tuple[int, ...]]
+    carried: Mapping[str, str]
+
+    @classmethod
+    def of(cls, graph: GraphProto) -> Bodies:
+        """Those of a graph, none where it has no markers."""
+        stack: list[int] = []
+        around: list[tuple[int, ...]] = []
+        weights: dict[str, tuple[int, ...]] = {}
+        carried: dict[str, str] = {}
+        for index, node in enumerate(graph.node):
+            if node.domain == ENTRY:
+                stack.append(index)
+                weights.update(dict.fromkeys(_pairs(node, _WEIGHTS).values(), tuple(stack)))
+            around.append(tuple(stack))
+            if node.domain == EXIT:
+                entry = graph.node[stack.pop()]
+                pairs = states(entry, len(entry.output))
+                carried.update((entry.output[k], node.input[o]) for k, o in pairs if entry.output[k])
+        return cls(tuple(around), weights, carried)
 
 
 def _is_described(node: NodeProto, opset: int) -> bool:
