@@ -73,6 +73,19 @@ def test_every_stage_gets_a_layer_except_where_all_are_much_larger() -> None:
     assert names(plan_deepen(images(convs, weights))) == "two three"
 
 
+@pytest.mark.parametrize(("width", "chosen"), [(9, "conv2 conv8"), (8, "conv6 conv8")])
+def test_pictures_without_padding_are_of_one_stage_until_they_are_half_as_large(
+    width: int, chosen: str
+) -> None:
+    body = " ".join(f"[conv{i}] a{i} = Conv(x{i}, w{i}) x{i + 1} = Relu(a{i})" for i in range(9))
+    weights = ", ".join(f"float[4, 4, 1, {1 + i % 2}] w{i}" for i in range(9))
+    model = build(
+        f"(float[N, 4, 1, {width}] x0) => (float[N, 4, 1, W] y) <{weights}> {{ {body} y = Neg(x9) }}"
+    )
+    plan = plan_deepen(model)  # one pixel fewer behind every other convolution: 9 ... 5, or 8 ... 5 and 4
+    assert names(plan) == chosen
+
+
 def test_every_kth_place() -> None:
     model = chain("66666")
     assert names(plan_deepen(model, every=1)) == "fc1 fc2 fc3 fc4 fc5"

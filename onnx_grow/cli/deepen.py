@@ -39,7 +39,7 @@ UNUSED = "--calibration was not used: no BatchNormalization is inserted"
     type=click.IntRange(min=1),
     metavar="K",
     help="A new layer behind every Kth place that the scheme allows: 1 is all of them, which about doubles the depth.  "
-    "[default: one new layer for every four of a stage, at least one]",
+    "[default: one for every four places of a stage, which is what has one resolution or stream, and at least one]",
 )
 @click.option(
     "--to-params",

@@ -62,8 +62,8 @@ def deepen(
 
     `after` restricts the places to those of which a node, or a tensor it computes, matches one of the globs.
     `every=k` inserts after each k-th place, in the order of the graph; `every=1` doubles the depth at once. Without
-    either there is one new layer for every four of a stage, and at least one per stage: all layers of one
-    resolution (identity), or on one stream (residual-copy). That is the growth of LLaMA Pro, 32 to 40 blocks, and
+    either there is, whatever the scheme, one new layer for every four places of a stage, and at least one per stage: all layers
+    of one resolution, up to half of it, or skip connections on one stream. That is the growth of LLaMA Pro, 32 to 40 blocks, and
     a block more in each stage of ResNet-50. Among each four, identity takes the place where the new layer is most
     like the one before it, so that a layer is not followed by a much larger one. The result deepens again.
 

@@ -37,12 +37,15 @@ __all__ = ["Place", "Survey", "Wishes", "choose", "skipped"]
 class Place:
     """Where a layer could go: the layer, its stage and the nodes it is known by.
 
+    A stage is a `stream`, or all layers of a chain with about as many `pixels`: positions at which the channels are computed.
+
     `only_named`: nobody wants it unless it is named. `ratio`: its weight over that of the layer it stands behind. `axis`: the
     channel axis of its output, where statistics are needed. `is_last`: there is no layer behind it.
     """
 
     layer: InsertedLayer
-    stage: tuple[object, ...]
+    stream: tuple[int, ...]
+    pixels: int
     members: tuple[int, ...]
     only_named: bool
     ratio: float = 1.0
@@ -109,7 +112,8 @@ def _place(shapes: Shapes, site: Site, layer: InsertedLayer) -> Place:
     pixels = (size for axis, size in enumerate(shapes.shape[site.output]) if axis not in (0, site.axis))
     return Place(
         layer=layer,
-        stage=("chain", *pixels),
+        stream=(),
+        pixels=math.prod(pixels),
         members=site.members,
         only_named=not site.is_active,
         ratio=elements(site, site.channels) / math.prod(shapes.shape[site.weight]),
@@ -156,7 +160,7 @@ def _block(flow: Dataflow, shapes: Shapes, group: tuple[Skip, ...], path: str) -
         parameters=sum(_parameters(flow, name) for name in copied) + sum(not skip.zeroed for skip in group),
         description="copy of " + " + ".join(f"{count} {name}" for name, count in linear.items()),
     )
-    return Place(layer, ("stream", *last.shape[1:]), members, any(skip.is_network for skip in group))
+    return Place(layer, last.shape[1:], 1, members, any(skip.is_network for skip in group))
 
 
 def _parameters(flow: Dataflow, name: str) -> int:
@@ -204,15 +208,28 @@ def _one_in_four(pool: Sequence[Place]) -> list[Place]:
     That is the largest that is no larger; a stage where all are larger (behind a first convolution, say) gets one only if there
     is no other stage.
     """
-    stages: dict[tuple[object, ...], list[Place]] = {}
-    for place in pool:
-        stages.setdefault(place.stage, []).append(place)
-    parts = [part for stage in stages.values() for part in _parts(stage, max(1, len(stage) // 4))]
+    parts = [part for stage in _stages(pool) for part in _parts(stage, max(1, len(stage) // 4))]
     chosen = [
         min(reversed(part), key=lambda place: (place.ratio > 1, abs(math.log(place.ratio)))) for part in parts
     ]
     modest = [place for place in chosen if place.ratio <= 1]
     return sorted(modest or chosen, key=lambda place: place.members[0])
+
+
+def _stages(pool: Sequence[Place]) -> Iterable[list[Place]]:
+    """Places on one stream, or with more than half as many pixels as the first of their stage: convolutions without padding shrink
+    their pictures from layer to layer, and stay one stage until these are halved.
+    """
+    largest: dict[tuple[tuple[int, ...], int], int] = {}
+    known: dict[tuple[int, ...], int] = {}
+    for stream, pixels in sorted({(place.stream, place.pixels) for place in pool}, reverse=True):
+        if 2 * pixels <= known.get(stream, 2 * pixels):
+            known[stream] = pixels
+        largest[stream, pixels] = known[stream]
+    stages: dict[tuple[tuple[int, ...], int], list[Place]] = {}
+    for place in pool:
+        stages.setdefault((place.stream, largest[place.stream, place.pixels]), []).append(place)
+    return stages.values()
 
 
 _SKIP = "skip connection s + f(s) with weights in f"
