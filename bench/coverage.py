@@ -96,7 +96,7 @@ def outcomes(file: Path, wanted: str, seeds: int, done: frozenset[str]) -> Itera
     yield {"growth": "inspect", **row}
     if row["status"] != "ok":
         return
-    alone = [kind for kind, count in row["kinds"].items() if count and len(row["kinds"]) > 1]
+    alone = row["kinds"] if len(row["kinds"]) > 1 else ()
     with tempfile.TemporaryDirectory() as folder:
         standard = Standard(model, Stage(choose("auto"), Path(folder)), shapes=shapes, seeds=seeds)
         for growth in [g for g in GROWTHS if not g.startswith("only") or g.removeprefix("only ") in alone]:
@@ -113,7 +113,9 @@ def inspected(model: og.Model, shapes: Shapes) -> dict[str, Any]:
     table = tabulate(analysis)
     seconds = time.perf_counter() - start
     total, growable = linear_parameters(analysis)
-    frozen = Counter(axis.reasons[0] for axis in table.frozen for _ in range(axis.parameters))
+    frozen: Counter[str] = Counter()
+    for axis in table.frozen:
+        frozen[axis.reasons[0]] += axis.parameters
     return {
         "status": "ok",
         "seconds": round(seconds, 3),

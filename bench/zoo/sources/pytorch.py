@@ -51,7 +51,7 @@ def export(
     for opset, batch in tries:
         try:
             write(model, inputs, file, names, opset, batch, kept)
-            check_faithful(model, dict(zip(names, inputs, strict=True)), file)
+            fed = check_faithful(model, dict(zip(names, inputs, strict=True)), file)
         except Exception as error:  # an exporter fails with whatever its own code ran into
             errors.append(error)
             continue
@@ -59,7 +59,7 @@ def export(
             "exporter": exporter,
             "opset": opset,
             "dynamic_batch": batch,
-            "inputs": {name: {"shape": list(value.shape)} for name, value in zip(names, inputs, strict=True)},
+            "inputs": {name: {"shape": list(value.shape)} for name, value in fed.items()},
         }
     raise errors[0]
 
@@ -211,18 +211,22 @@ def check_alive(model: nn.Module, inputs: tuple[Any, ...]) -> None:
         raise RuntimeError("outputs do not depend on the inputs")
 
 
-def check_faithful(model: nn.Module, inputs: Mapping[str, Tensor], file: Path) -> None:
-    """Raise RuntimeError unless ONNX Runtime computes from the file what the model computes."""
+def check_faithful(model: nn.Module, inputs: Mapping[str, Tensor], file: Path) -> Mapping[str, Tensor]:
+    """The inputs that the file has, those that nothing reads left out.
+
+    Raises RuntimeError unless ONNX Runtime computes from the file what the model computes.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    wanted = [value.name for value in session.get_inputs()]  # without those that nothing reads
-    results = session.run(None, {name: inputs[name].numpy() for name in wanted})
+    fed = {value.name: inputs[value.name] for value in session.get_inputs()}
+    results = session.run(None, {name: value.numpy() for name, value in fed.items()})
     with torch.no_grad():
         expected = model(*inputs.values())
     for mine, theirs in zip(expected, map(torch.from_numpy, results), strict=True):
         if mine.shape != theirs.shape or (mine - theirs).norm() > 0.01 * mine.norm():
             raise RuntimeError("ONNX Runtime computes something else from the exported file")
+    return fed
 
 
 def _redrawn(value: Tensor) -> Tensor:
