@@ -104,8 +104,8 @@ def test_the_page() -> None:
     assert "- timm/a, only heads: **wrong**, y differs" in page
     assert "- timm/b: NotImplementedError: x\\|y" in page
     line = next(line for line in page if line.startswith("| timm |"))
-    assert "0.0 % (target 98 %)" in line
-    assert "| 1 (100 %) |" in line
+    assert "| 0 of 1 (0.0 %), target 98 % |" in line
+    assert "| 1 of 1 (100.0 %) |" in line
     assert any("2001-02-03" in line and "abc (4 results)" in line and "torch 9.9" in line for line in page)
 
 

@@ -82,8 +82,6 @@ def summary(models: Mapping[str, Mapping[str, Model]]) -> list[str]:
     lines = _rows((*head, "ratio", "float64", "seconds"), "lrrrrrrrrrrrrr")
     for source in sorted(models):
         mine = list(models[source].values())
-        done = [sum(_kept(model, growth) for model in mine) for growth in MAIN]
-        both = 100 * sum(_kept(model, "widen x2") and _kept(model, "deepen") for model in mine) / len(mine)
         alone = [row for model in mine for growth, row in model.items() if growth.startswith("only ")]
         wide = [model["widen x2"] for model in mine if _kept(model, "widen x2")]
         every = [row for model in mine for row in model.values()]
@@ -95,8 +93,8 @@ def summary(models: Mapping[str, Mapping[str, Model]]) -> list[str]:
         cells = [
             source,
             str(len(mine)),
-            *(f"{count} ({100 * count / len(mine):.0f} %)" for count in done),
-            f"{both:.1f} % (target {TARGETS.get(source, 95.0):g} %)",
+            *(_part(mine, growth) for growth in MAIN),
+            f"{_part(mine, 'widen x2', 'deepen')}, target {TARGETS.get(source, 95.0):g} %",
             f"{sum(row['status'] == 'preserved' for row in alone)} of {len(alone)}",
             str(sum(row["status"] in ("WRONG", "TRACEBACK") for row in every)),
             f"{100 * median(shares):.1f} %" if shares else "",
@@ -158,6 +156,13 @@ def table(source: str, models: Mapping[str, Model], exports: Mapping[str, Row]) 
 def not_exported(failed: Mapping[str, str]) -> list[str]:
     """The models that their own framework did not export."""
     return [f"- {name}: {_brief(error)}" for name, error in sorted(failed.items())]
+
+
+def _part(models: Sequence[Model], *growths: str) -> str:
+    """How many models grew in all these ways, of those where they were tried."""
+    tried = [model for model in models if all(growth in model for growth in growths)]
+    kept = sum(all(_kept(model, growth) for growth in growths) for model in tried)
+    return f"{kept} of {len(tried)} ({100 * kept / len(tried):.1f} %)" if tried else ""
 
 
 def _kept(model: Model, growth: str) -> bool:
