@@ -6,7 +6,7 @@ from graphs import assert_same, between, build, operators, planned
 
 from onnx_grow.errors import NothingToGrowError
 from onnx_grow.growth.widening import widen
-from onnx_grow.model import Model
+from onnx_grow.model import Model, load
 
 INDICES = "int64 first = {0}, int64 second = {1}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] minus = {-1}"
 
@@ -234,3 +234,64 @@ def test_a_tiny_constant_expanded_to_a_size_that_changes() -> None:
     assert np.prod(grown.weights["v"].shape) == 36
     grow(text, z=7)
     grow(text, a=8, z=9)
+
+
+JUMPING = {
+    "min": ("d = Min(s, four) e = Div(c, d)", "Min 'd'"),
+    "max": ("d = Max(c, s) e = Identity(d)", "Max 'd'"),
+    "quotient": ("d = Div(s, c) e = Add(d, c)", "Div 'd'"),
+    "comparison": ("less = Less(c, s) e = Where(less, c, four)", "Less 'less'"),
+    "remainder": ("d = Mod(s, c) e = Add(d, four)", "Mod 'd'"),
+}
+
+
+@pytest.mark.parametrize("kind", JUMPING)
+def test_what_compares_or_rounds_a_growing_size_with_an_open_one_is_refused(kind: str) -> None:
+    """At the lengths that are looked at, each of these is a number that does not change."""
+    arithmetic, _ = JUMPING[kind]
+    text = f"""(double[N, T, 4] x) => (double[N, T, 3] y) <double[4, 6] v, double[6, 3] w, int64 four = {{4}},
+        int64 i1 = {{1}}, int64 i2 = {{2}}> {{ a = MatMul(x, v) r = Relu(a) shape = Shape(r) s = Gather(shape, i1)
+        c = Gather(shape, i2) {arithmetic} f = Cast<to = 11>(e) b = MatMul(r, w) y = Mul(b, f) }}"""
+    with pytest.raises(NothingToGrowError, match=r"sizes that vary"):
+        widen(build(text), widths={"a": 9})
+
+
+@pytest.mark.parametrize(
+    ("cut", "reason"),
+    [
+        ("b = Slice(a, least, end, last)", "cuts it where sizes that the file leaves open say"),
+        ("b = Gather<axis = 2>(a, least)", "cuts it where sizes that the file leaves open say"),
+        (
+            "t = Concat<axis = 0>(zeros, two, minus) b = Reshape(a, t)",
+            "how it divides this dimension depends",
+        ),
+    ],
+)
+def test_channels_are_not_cut_where_a_limit_may_move_the_cut(cut: str, reason: str) -> None:
+    text = f"""(double[N, T, 4] x) => (double y) <double[4, 6] v, int64[1] one = {{1}}, int64[1] three = {{3}},
+        int64[1] end = {{99}}, int64[1] last = {{2}}, int64[2] zeros = {{0, 0}}, int64[1] minus = {{-1}}, int64[1] four = {{4}}> {{
+        a = MatMul(x, v) shape = Shape(x) s = Gather(shape, one) least = Min(s, three) long = Greater(s, four)
+        two = Where(long, last, three) {cut} c = ReduceMax<axes = [0], keepdims = 0>(b) y = ReduceMax<keepdims = 0>(c) }}"""
+    with pytest.raises(NothingToGrowError, match=reason):
+        widen(build(text), widths={"a": 9})
+
+
+def test_limits_of_open_sizes_beside_growing_channels_do_not_matter() -> None:
+    """A shape as PyTorch expands to it: compared with -1, element by element."""
+    text = """(double[N, T, 4] x) => (double[N, T, 3] y) <double[4, 6] v, double[6, 3] w, int64[3] minus = {-1, -1, -1},
+        int64[3] ones = {1, 1, 1}, double[1, 1, 6] u> { a = MatMul(x, v) shape = Shape(a) same = Equal(shape, minus)
+        to = Where(same, ones, shape) e = Expand(u, to) b = Add(a, e) y = MatMul(b, w) }"""
+    model = build(text)
+    grown = widen(model, factor=1.5)
+    assert grown.parameters > model.parameters
+    for n in (1, 2, 3, 7):
+        assert_same(model, grown, n)
+
+
+def test_sizes_of_an_input_without_a_declared_shape_vary() -> None:
+    text = """(double[N, T, 4] x) => (double y) <double[4, 6] v, double[6, 3] w> { a = MatMul(x, v) r = Relu(a)
+        n = Size(r) f = Cast<to = 11>(n) b = MatMul(r, w) c = Mul(b, f) y = ReduceMax<keepdims = 0>(c) }"""
+    proto = build(text).to_proto()
+    proto.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(NothingToGrowError, match="from sizes that vary"):
+        widen(load(proto), widths={"a": 9}, shapes={"x": (2, 5, 4)})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from graphs import Case, assert_same, between, build, feeds, run
 
+from onnx_grow.errors import NothingToGrowError
 from onnx_grow.growth.widening import widen
 from onnx_grow.model.walk import nested_graphs
 
@@ -272,3 +273,14 @@ def test_names_that_shadow_others_come_back() -> None:
 
 def _outputs(graph: object) -> list[str]:
     return [name for node in graph.node for name in node.output]  # type: ignore[attr-defined]
+
+
+def test_a_condition_on_an_open_size_may_take_either_branch() -> None:
+    """The sizes looked at are all longer than 6: at length 5 the mean over the channels is taken, which is of another shape."""
+    text = """(double[N, T, 4] x) => (double y) <double[4, 6] v, int64 one = {1}, int64 six = {6}> {
+        a = MatMul(x, v) s = Shape(x) t = Gather(s, one) long = Greater(t, six)
+        b = If (long) <then_branch = t () => (double[N, T, 6] p) { p = Relu(a) },
+                       else_branch = e () => (double[N, T, 1] q) { q = ReduceMean<axes = [2]>(a) }>
+        y = ReduceMax<keepdims = 0>(b) }"""
+    with pytest.raises(NothingToGrowError, match="different shapes"):
+        widen(build(text), widths={"a": 12})

@@ -176,6 +176,7 @@ class Node:
         out_shapes: Sequence[tuple[int, ...] | None],
         read: Sequence[bool],
         statements: Statements,
+        jumps: Sequence[np.ndarray | None] = (),
     ) -> None:
         self.index = index
         self.op = op
@@ -191,6 +192,7 @@ class Node:
         self.read = read
         self.outputs: list[tuple[Dim, ...] | None] = [None] * len(out_shapes)
         self.is_apart = False
+        self._jumps = jumps
         self._statements = statements
 
     def __repr__(self) -> str:
@@ -228,6 +230,11 @@ class Node:
         if value is None:
             raise Unsupported(f"input {i} is not known before the model runs")
         return value
+
+    def jumps(self, i: int) -> list[int]:
+        """The elements of the known value of input `i` that comparisons or rounding of open sizes decide: others may change them."""
+        mask = self._jumps[i] if i < len(self._jumps) else None
+        return [] if mask is None else [int(k) for k in np.flatnonzero(mask)]
 
     def integers(self, name: str, i: int) -> list[int] | None:
         """A list that is an attribute in old operator sets and input `i` in new ones; None when it is absent."""

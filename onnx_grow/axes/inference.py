@@ -158,6 +158,7 @@ class _Walk:
             [self.shapes.shape.get(name) if name else None for name in proto.output],
             [self._read(name) for name in proto.output],
             self.said,
+            [self.shapes.jumps.get(name) for name in names],
         )
 
     def _read(self, name: str) -> bool:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import helper
 
 from onnx_grow.axes.algebra import Axis, Dim, Maps, grown_size, leaves
@@ -18,7 +19,7 @@ from onnx_grow.axes.equations import Element, Negated, SizedInput
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.errors import InvalidModelError
 from onnx_grow.growth.constants import Constants, Refusal
-from onnx_grow.shapes import Shapes, candidates, evaluate, infer
+from onnx_grow.shapes import Shapes, enlarged, evaluate, infer, may_jump
 
 Values = np.ndarray[Any, Any]
 
@@ -167,11 +168,28 @@ class Sizes:
         if any(np.shape(new) != value[name].shape for name, new in found.items() if name):
             return False
         causes = {axis: None for name in proto.input for axis in self._causes.get(name, ())}
+        if may_jump(proto) and self._jumps(proto, found):
+            raise Refusal(list(causes), f"{self.analysis.labels[index]} compares or rounds sizes that vary")
         for name, new in found.items():
             if name and not np.array_equal(new, value[name]):
                 self.changed[name] = np.asarray(new)
                 self._causes[name] = list(causes)
         return True
+
+    def _jumps(self, proto: onnx.NodeProto, results: Iterable[str]) -> bool:
+        """Whether what a growing size changes in a node's results depends on open sizes in steps, so that these sizes do not tell it."""
+        value = self.analysis.shapes.value
+        inputs = [name for name in proto.input if name in self.changed]
+        for name in results:
+            mask = self.analysis.shapes.jumps.get(name)
+            if mask is None:
+                continue
+            touched = [np.asarray(self.changed[i] != value[i]) for i in inputs]
+            if len(proto.output) > 1 or any(t.shape not in ((), (1,), mask.shape) for t in touched):
+                return True
+            if any((t & mask).any() for t in touched):
+                return True
+        return False
 
     def _target(self, index: int, i: int, said: SizedInput) -> None:
         """Make input `i` hold the sizes its node needs."""
@@ -325,7 +343,7 @@ class Sizes:
         other = self._elsewhere.value.get(name)
         if other is None or other.shape != value.shape:
             return np.full(value.shape, bool(self._open))
-        return np.asarray(other != value)
+        return np.asarray(other != value) | self.analysis.shapes.jumps.get(name, False)
 
     @cached_property
     def _open(self) -> bool:
@@ -335,22 +353,9 @@ class Sizes:
     def _elsewhere(self) -> Shapes:
         """Shapes and known values at larger sizes of the open dimensions."""
         here = self.analysis.shapes
-        if not self._open:
-            return here
-        places = [(name, k) for name, positions in here.dynamic.items() for k in positions]
-        # All larger: of sizes that only change places, the product would seem to be a constant.
-        larger = next(
-            (
-                sizes
-                for sizes in candidates(self.analysis.model)
-                if all(sizes[name][k] > here.inputs[name][k] for name, k in places)
-            ),
-            None,
-        )
-        moved = {name: list(shape) for name, shape in here.inputs.items()}
-        for name, k in places:
-            moved[name][k] = larger[name][k] if larger else 2 * moved[name][k]
-        return infer(self.analysis.model, moved)
+        if not self._open or here.elsewhere:
+            return here.elsewhere or here
+        return infer(self.analysis.model, enlarged(self.analysis.model, here.inputs, here.dynamic))
 
     def _growing(self, dims: Iterable[Dim]) -> list[Axis]:
         return [leaf for dim in dims for leaf in leaves(dim) if leaf in self.maps]

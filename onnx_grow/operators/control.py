@@ -78,7 +78,8 @@ def _choose(node: Node) -> None:
     """(condition, results of one branch..., of the other...) -> results; a branch that is never taken may differ."""
     count = len(node.out_shapes)
     condition = node.values[0]
-    taken = None if condition is None or condition.size != 1 else 0 if condition.all() else 1
+    unknown = condition is None or condition.size != 1 or node.jumps(0)
+    taken = None if condition is None or unknown else 0 if condition.all() else 1
     for o in range(count):
         same = []
         for branch in range(2):

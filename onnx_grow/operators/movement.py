@@ -29,6 +29,8 @@ def reshape(node: Node) -> None:
     dims = node.input(0)
     out = [axis(n) for n in node.out_shape()]
     node.unify(_product(dims), _product(out))
+    if any(not leaf.frozen for k in node.jumps(1) for leaf in leaves(out[k])):
+        raise Unsupported("how it divides this dimension depends on sizes that the file leaves open")
     node.set(0, out)
     node.size_input(1, out, zero_copies=not node.attribute("allowzero", 0))
 

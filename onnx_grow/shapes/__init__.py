@@ -2,6 +2,7 @@
 
 from onnx_grow.shapes.evaluation import evaluate
 from onnx_grow.shapes.inference import Shapes, infer
-from onnx_grow.shapes.sizes import candidates
+from onnx_grow.shapes.jumps import may_jump
+from onnx_grow.shapes.sizes import candidates, enlarged
 
-__all__ = ["Shapes", "candidates", "evaluate", "infer"]
+__all__ = ["Shapes", "candidates", "enlarged", "evaluate", "infer", "may_jump"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import MappingProxyType
 
 from onnx_grow.model import Model, nested
 from onnx_grow.shapes import observation, types
+from onnx_grow.shapes.jumps import jumps, may_jump
 from onnx_grow.shapes.observation import Found, Sizes
-from onnx_grow.shapes.sizes import candidates, dynamic_dims
+from onnx_grow.shapes.sizes import candidates, declared_inputs, dynamic_dims, enlarged
 from onnx_grow.shapes.types import Array
 from onnx_grow.shapes.unrolling import unrolled
 from onnx_grow.shapes.walk import Graph, Walk
@@ -31,6 +32,8 @@ class Shapes:
     `inputs`: the input shapes used. `dynamic`: per input, the positions of the dims the file leaves open.
     `unknown`: tensors without a shape: sequences, optionals, and what neither inference nor a run revealed.
     `observed`: tensors whose shape only a run revealed; with other data it may be another.
+    `jumps`: values that depend on the dims left open although they may be the same at many sizes: which of their elements.
+    `elsewhere`: what is known at larger sizes of those dims, if it was needed to tell.
     `problems`: the nodes that these sizes do not fit, where no candidate fits all; the outputs are unknown.
     """
 
@@ -41,6 +44,8 @@ class Shapes:
     dynamic: Mapping[str, frozenset[int]]
     unknown: tuple[str, ...]
     observed: frozenset[str] = frozenset()
+    jumps: Mapping[str, Array] = field(default_factory=dict)
+    elsewhere: Shapes | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -60,9 +65,9 @@ def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Sh
     tried: list[Shapes] = []
     for shapes, complete in islice(reports, RUNS):
         if complete:
-            return shapes
+            return _compared(model, graph, shapes)
         tried.append(shapes)
-    return tried[0]
+    return _compared(model, graph, tried[0])
 
 
 def _fitting(
@@ -130,8 +135,35 @@ def _report(model: Model, graph: Graph, sizes: Sizes, walk: Walk) -> tuple[Shape
         dtype=MappingProxyType(dtype),
         value=MappingProxyType({name: walk.values[name] for name in graph.names if name in walk.values}),
         inputs=MappingProxyType(dict(sizes)),
-        dynamic=MappingProxyType(dynamic_dims(model)),
+        dynamic=MappingProxyType(_left_open(model, graph, sizes)),
         unknown=tuple(name for name in graph.names if name not in shape),
         observed=observed,
         problems=tuple(walk.problems),
     ), ran is not None
+
+
+def _left_open(model: Model, graph: Graph, sizes: Sizes) -> dict[str, frozenset[int]]:
+    """Per input, the positions of the dims that the file leaves open; where it declares no shape, those that may be twice as large."""
+
+    def may_grow(name: str, k: int) -> bool:
+        shape = sizes[name]
+        larger = {**sizes, name: (*shape[:k], 2 * shape[k], *shape[k + 1 :])}
+        return not Walk.over(graph, larger, {}).problems
+
+    dynamic = dynamic_dims(model)
+    for name, dims in declared_inputs(model).items():
+        if dims is None:
+            dynamic[name] = frozenset(k for k in range(len(sizes[name])) if may_grow(name, k))
+    return dynamic
+
+
+def _compared(model: Model, graph: Graph, here: Shapes) -> Shapes:
+    """The same with what larger sizes of the open dims tell, if any value could jump."""
+    asked = (node for node in graph.nodes if may_jump(node) and not here.value.keys().isdisjoint(node.output))
+    reads = {name for node in asked for name in node.input if name in here.value}
+    if not any(here.dynamic.values()) or reads <= graph.values.keys():
+        return here
+    larger = enlarged(model, here.inputs, here.dynamic)
+    there, _ = _report(model, graph, larger, Walk.over(graph, larger, {}))
+    found = jumps(graph.nodes, graph.opset_imports, here.value, there.value)
+    return replace(here, jumps=found, elsewhere=there)

@@ -64,6 +64,30 @@ def candidates(
             yield {name: shapes[name] for name in inputs}
 
 
+def enlarged(
+    model: Model, inputs: Mapping[str, tuple[int, ...]], dynamic: Mapping[str, frozenset[int]]
+) -> dict[str, tuple[int, ...]]:
+    """Other input shapes at which every dim that the file leaves open (`dynamic`) is larger than in `inputs`.
+
+    All larger: of sizes that only change places, the product would seem to be a constant.
+    """
+    places = [(name, k) for name, positions in dynamic.items() for k in positions]
+    unknown = [name for name, dims in declared_inputs(model).items() if dims is None]
+    doubled = {name: [2 * n for n in inputs[name]] for name in unknown}
+    larger = next(
+        (
+            sizes
+            for sizes in candidates(model, doubled)
+            if all(sizes[name][k] > inputs[name][k] for name, k in places)
+        ),
+        None,
+    )
+    moved = {name: list(shape) for name, shape in inputs.items()}
+    for name, k in places:
+        moved[name][k] = larger[name][k] if larger else 2 * moved[name][k]
+    return {name: tuple(shape) for name, shape in moved.items()}
+
+
 def declared_inputs(model: Model) -> dict[str, tuple[int | Symbol, ...] | None]:
     """Dims of every real tensor input: a size, a name, or (input, axis); None if no shape is declared."""
     declared: dict[str, tuple[int | Symbol, ...] | None] = {}
