@@ -19,12 +19,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import click
+import numpy as np
 import onnx
 from onnx import printer
 
@@ -128,12 +129,15 @@ def report(case: str, failure: str, taken: Sequence[int], folder: Path | None) -
 @click.option("--cases", default=10_000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--first", default=0, show_default=True, help="The case to begin with.")
+@click.option("--holding", default="", help="Only graphs that hold one of these operators, such as If,Loop.")
 @click.option("--replay", help="The choices of one case, as a failure prints them.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Where failures are written to."
 )
 @click.option("--histogram", is_flag=True, help="Count operators.")
-def main(cases: int, seed: int, first: int, replay: str | None, out: Path | None, histogram: bool) -> None:
+def main(
+    cases: int, seed: int, first: int, holding: str, replay: str | None, out: Path | None, histogram: bool
+) -> None:
     def endless(number: int, frame: FrameType | None) -> None:
         raise Endless(f"more than {PATIENCE:g} s, in {frame.f_code.co_qualname if frame else 'nowhere'}")
 
@@ -146,7 +150,7 @@ def main(cases: int, seed: int, first: int, replay: str | None, out: Path | None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     tally, start = Tally(), time.monotonic()
     try:
-        explore(tally, cases, seed, first, out)
+        explore(tally, drawn(seed, first, set(filter(None, holding.split(",")))), cases, out)
     except KeyboardInterrupt:
         click.echo("stopped")
     click.echo(
@@ -156,15 +160,27 @@ def main(cases: int, seed: int, first: int, replay: str | None, out: Path | None
     sys.exit(1 if tally.words["FAILED"] else 0)
 
 
-def explore(tally: Tally, cases: int, seed: int, first: int, out: Path | None) -> None:
+def drawn(seed: int, first: int, holding: set[str]) -> Iterator[tuple[str, Choices]]:
+    """The cases of a seed by name, only those with one of some operators if there are any."""
+    for case in itertools.count(first):
+        if not holding or holding & held(Choices.drawn([seed, case])):
+            yield f"case {case} of seed {seed}", Choices.drawn([seed, case])
+
+
+def held(choices: Choices) -> set[str]:
+    """The operators of a case, unless it falls back to another precision."""
+    _, proto = rg.Request.of(choices).graph(choices, np.float32)
+    return set(map(rg.name_of, rg.nodes(proto.graph)))
+
+
+def explore(tally: Tally, drawn: Iterator[tuple[str, Choices]], cases: int, out: Path | None) -> None:
     """One case after the other, failures told at once, and every minute how it goes."""
     start = shown = time.monotonic()
-    for case in itertools.islice(itertools.count(first), cases):
-        choices = Choices.drawn([seed, case])
-        found = verdict(choices, repeat=case % REPEATED == 0)
+    for case, choices in itertools.islice(drawn, cases):
+        found = verdict(choices, repeat=tally.words.total() % REPEATED == 0)
         if isinstance(found, str):
             tally.words["FAILED"] += 1
-            report(f"case {case} of seed {seed}", found, choices.taken, out)
+            report(case, found, choices.taken, out)
         else:
             tally.add(found)
         if time.monotonic() - shown > PROGRESS:

@@ -489,7 +489,7 @@ class _Rewrite:
                 _set(self.draft.node(tuned.node), tuned.name, tuned.value * (new / old) ** tuned.power)
 
     def _value_infos(self) -> None:
-        """Correct the shapes that the file declares of tensors inside the graph."""
+        """Correct the shapes that the file declares of tensors inside the graph; what it leaves open or names stays open."""
         for info in self.draft.proto.graph.value_info:
             new, old = self.sizes.shape(info.name), self.analysis.shapes.shape.get(info.name)
             declared = info.type.tensor_type.shape.dim
@@ -501,8 +501,10 @@ class _Rewrite:
             ):
                 continue
             for dim, n, before in zip(declared, new, old, strict=True):
-                if n != before:
+                if n != before and dim.HasField("dim_value"):
                     dim.dim_value = n
+                elif n != before:
+                    dim.Clear()
 
     def _check(self, grown: Model) -> None:
         """Infer the shapes of the grown model afresh: each must be the one that the algebra predicts.
