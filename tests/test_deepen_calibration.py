@@ -51,6 +51,19 @@ def test_statistics_are_those_of_all_samples_whatever_the_batches(count: int) ->
     np.testing.assert_allclose(found.variance, expected.var(axis=(0, 2, 3)), rtol=1e-5)
 
 
+def test_every_channel_of_the_new_layer_has_its_own_statistics() -> None:
+    model, data = build(TEXT), images(50)
+    deep = deepen(model, calibration={"image": data})
+    mean, variance = (
+        next(weight.array() for name, weight in deep.weights.items() if name.endswith(f"deeper_1/{part}"))
+        for part in ("mean", "variance")
+    )
+    values = outputs(model, data).astype(np.float64)
+    np.testing.assert_allclose(mean, values.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(variance, values.var(axis=(0, 2, 3)), rtol=2e-3)  # it may move by a thousandth
+    assert np.ptp(values.var(axis=(0, 2, 3))) > 0.01
+
+
 def test_a_fixed_batch_size_is_kept_and_the_rest_left_out() -> None:
     model, data = build(TEXT.replace("float[N, 3, 6", "float[4, 3, 6")), images(10)
     expected = outputs(build(TEXT), data[:8]).astype(np.float64)
