@@ -33,6 +33,12 @@ def sleeping() -> Iterator[int]:
     time.sleep(60)
 
 
+def busy() -> Iterator[int]:
+    yield 1
+    while True:
+        pass
+
+
 def crashing() -> Iterator[int]:
     os._exit(7)
     yield 1
@@ -50,7 +56,8 @@ def test_results_come_from_another_process() -> None:
     ("work", "seconds", "said"),
     [
         (failing, 30, "ValueError: no more"),
-        (sleeping, 0.5, "took longer than 0.5 s"),
+        (sleeping, 0.05, "took longer than 0.5 s by the clock"),
+        (busy, 1, "took longer than 1 s$"),
         (crashing, 30, "exit code 7"),
         (hungry, 30, "MemoryError"),
     ],
@@ -74,8 +81,8 @@ def test_rows_of_a_model() -> None:
 
 def test_a_growth_that_takes_its_process_down_is_told_and_the_others_go_on() -> None:
     file = ROOT / "models" / "digits_mlp.onnx"
-    rows = list(coverage.rows_of(file, ("*", 1), set(), 0.001, 4))
-    assert rows == [{"growth": "inspect", "status": "DIED", "why": "took longer than 0.001 s"}]
+    rows = list(coverage.rows_of(file, ("*", 1), set(), 0.0001, 4))
+    assert rows == [{"growth": "inspect", "status": "DIED", "why": "took longer than 0.001 s by the clock"}]
 
 
 def test_the_page() -> None:

@@ -196,7 +196,7 @@ def _measure_statistics(model: nn.Module, inputs: tuple[Any, ...], draw: torch.G
         assert mean is not None
         assert var is not None
         var.add_(var.mean()).clamp_(min=1e-3)  # a channel that hardly varies would turn rounding into noise
-        var.mul_(torch.rand(var.shape, generator=draw) * 0.5 + 0.25)
+        var.mul_(torch.rand(var.shape, generator=draw) * 0.4 + 0.45)
         mean.add_(var.sqrt() * (torch.rand(mean.shape, generator=draw) - 0.5) * 0.4)
 
 
