@@ -275,7 +275,7 @@ class Graph:
             if dtype == TensorProto.INT64:
                 out[name] = rng.integers(0, VOCABULARY, shape)
             elif dtype == TensorProto.BOOL:
-                out[name] = rng.integers(0, 2, shape).astype(bool) ^ (setting == 1)
+                out[name] = np.asarray((rng.integers(0, 2, shape) == 1) ^ (setting == 1))
             else:
                 out[name] = rng.normal(0, 1, shape).astype(self.dtype)
         return out
