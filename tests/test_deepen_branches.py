@@ -30,6 +30,7 @@ ACTIVE = {
         "Pow+Mul+Add+Tanh",
     ),
     "a slope per channel": ("b = PRelu(a, slope)", "PRelu"),
+    "with a bias": ("b = com.microsoft.FastGelu(a, slope)", "com.microsoft.FastGelu"),
     "softsign in pieces": ("c = Abs(a) d = Add(one, c) b = Div(a, d)", "Abs+Add+Div"),
 }
 SCALARS = "float one = {1}, float half = {0.5}, float three = {3}, float root = {1.4142135}"

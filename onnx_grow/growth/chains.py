@@ -16,7 +16,7 @@ from onnx_grow.growth.deepen_plan import (
     NewBranchLayer,
     ParametricLayer,
 )
-from onnx_grow.growth.nonlinear import is_averaged
+from onnx_grow.growth.nonlinear import is_averaged, operands
 from onnx_grow.growth.sites import LAYOUT, RECURRENT, Refused, Site, feeding_layers
 from onnx_grow.model.bodies import JOIN
 from onnx_grow.model.walk import subgraphs
@@ -243,5 +243,5 @@ def _linear(flow: Dataflow, shapes: Shapes, site: Site) -> Linear | None:
 def _means(flow: Dataflow, function: Function) -> int:
     """The parameters of an activation that become one number each."""
     nodes = [flow.nodes[index] for name in function.nodes if (index := flow.producer(name)) is not None]
-    names = {name for node in nodes for name in node.input if name in flow.constants}
+    names = {name for node in nodes for name in operands(node) if name in flow.constants}
     return sum(is_averaged(flow, name) for name in names)

@@ -11,20 +11,24 @@ the second, a at once, and W when a has moved. Where phi(phi(v)) = phi(v) the se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.growth.dataflow import Dataflow
+from onnx_grow.growth.dataflow import Dataflow, operator
 from onnx_grow.growth.deepen_plan import Linear, NewBranchLayer, ParametricLayer
 from onnx_grow.growth.initial import Drawn, IdentityKernel, Zeros
 from onnx_grow.growth.insertion import Insertion
 from onnx_grow.growth.linear import convolution, redone, undone
 from onnx_grow.model import Draft, Inline, Weight
 
-__all__ = ["insert_new_branch", "insert_parametric", "is_averaged"]
+__all__ = ["insert_new_branch", "insert_parametric", "is_averaged", "operands"]
+
+_WITH_BIAS = frozenset({"com.microsoft.FastGelu"})
+"""Activations that may add a bias to their argument; a new layer has its own."""
 
 
 def insert_new_branch(draft: Draft, flow: Dataflow, layer: NewBranchLayer, prefix: str) -> None:
@@ -56,6 +60,11 @@ def insert_parametric(draft: Draft, flow: Dataflow, layer: ParametricLayer, pref
     new = insertion.add("Mul", [insertion.add("Sub", [one, kept]), tensor])
     old = insertion.add("Mul", [kept, insertion.start])
     insertion.close(insertion.add("Add", [old, new]))
+
+
+def operands(node: NodeProto) -> Sequence[str]:
+    """What an activation's node reads in a copy: all that it does read, but for a bias."""
+    return node.input[:1] if operator(node) in _WITH_BIAS else node.input
 
 
 def is_averaged(flow: Dataflow, name: str) -> bool:
@@ -112,10 +121,10 @@ class _Site:
             return self.insertion.add(self._function.operator, [tensor])
         names = {self._function.argument: tensor}
         for node in self._phi:
-            for name in node.input:
+            for name in operands(node):
                 if name in self._flow.constants and name not in names:
                     names[name] = self._parameter(name)
-            inputs = [names.get(name, name) for name in node.input]
+            inputs = [names.get(name, name) for name in operands(node)]
             copied = self.insertion.copy(node, inputs, node.op_type, node.output)
             names.update(zip(filter(None, node.output), filter(None, copied), strict=True))
         return names[self._phi[-1].output[0]]
