@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from deepening import assert_connected, assert_identical
-from graphs import build, feeds, operators
+from graphs import build, feeds, operators, run
 from onnx.reference import ReferenceEvaluator
 
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 from onnx_grow.growth.deepen_plan import DeepenPlan, NewBranchLayer, ParametricLayer
 from onnx_grow.growth.deepening import apply_deepen, deepen, plan_deepen
 from onnx_grow.growth.initial import Drawn
-from onnx_grow.model import Model, load
+from onnx_grow.model import Draft, Inline, Model, load
 
 IMAGE = "(float[N, 3, 8, 7] x) => (float[N, C, H, W] y)"
 ROWS = "(float[N, 5] x) => (float[N, K] y)"
@@ -154,6 +154,7 @@ def test_places(name: str) -> None:
     assert operators(deep) == wanted.split()
     assert_identical(model, deep)
     assert_connected(model, deep)
+    assert_identical(model, deepen(model, scheme="residual-new", every=1, expansion=2))
     assert [layer.scheme for layer in plan_deepen(model).layers] == ["residual-new"]
 
 
@@ -225,6 +226,22 @@ def test_the_first_weight_keeps_the_variance_of_what_it_reads(body: str, varianc
     assert weights.shape == (400, 400)
     assert np.var(weights) == pytest.approx(variance, rel=0.02)
     assert abs(np.mean(weights)) < 1e-3
+
+
+@pytest.mark.parametrize("gate", [0.0, 0.25, 2.0])
+def test_a_gate_that_has_moved_mixes_the_layer_in(gate: float) -> None:
+    model = build(
+        f"{ROWS} <float[5, 4] v, float[4, 3] w> {{ a = MatMul(x, v) b = Sigmoid(a) y = MatMul(b, w) }}"
+    )
+    deep = deepen(model, scheme="parametric")
+    draft = Draft(deep)
+    (kept,) = (name for name in deep.weights if name.endswith("/kept"))
+    draft.weights[kept] = Inline.of(np.full(4, gate, np.float32))
+    inputs = feeds(model)
+    v, w = (model.weights[name].array() for name in "vw")
+    b = 1 / (1 + np.exp(-inputs["x"] @ v))
+    wanted = (gate * b + (1 - gate) / (1 + np.exp(-b))) @ w
+    np.testing.assert_allclose(run(draft.freeze(), inputs)[0], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_expansion_counts_hidden_channels_in_whole_groups() -> None:
