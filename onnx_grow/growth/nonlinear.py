@@ -11,7 +11,6 @@ the second, a at once, and W when a has moved. Where phi(phi(v)) = phi(v) the se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
@@ -62,9 +61,10 @@ def insert_parametric(draft: Draft, flow: Dataflow, layer: ParametricLayer, pref
     insertion.close(insertion.add("Add", [old, new]))
 
 
-def operands(node: NodeProto) -> Sequence[str]:
+def operands(node: NodeProto) -> list[str]:
     """What an activation's node reads in a copy: all that it does read, but for a bias."""
-    return node.input[:1] if operator(node) in _WITH_BIAS else node.input
+    names = list(node.input)
+    return names[:1] if operator(node) in _WITH_BIAS else names
 
 
 def is_averaged(flow: Dataflow, name: str) -> bool:
