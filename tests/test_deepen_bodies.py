@@ -103,13 +103,15 @@ def test_initial_values_are_no_constants_inside() -> None:
     assert_deepens(model, deepen(model, every=1))
 
 
-def test_the_constants_of_another_body_are_not_read() -> None:
+@pytest.mark.parametrize("end", ["MatMul(z, o)", "Identity(z)"])
+def test_the_constants_of_another_body_are_not_read(end: str) -> None:
     gelu = (
         "half = Constant <value = float {0.5}> () one = Constant <value = float {1.0}> () "
         "e = Erf(a) f = Add(e, one) g = Mul(a, f) p = Mul(g, half)"
     )
     other = "b = MatMul(x1, v) d = MatMul(b, u) q = Neg(d)"
-    model = build(CHOICE.format(f"{{ a = MatMul(x1, u) {gelu} }}", other))
+    text = CHOICE.format(f"{{ a = MatMul(x1, u) {gelu} }}", other)
+    model = build(text.replace("MatMul(z, o)", end))
     deep = deepen(model, scheme="residual-new", after=("g", "b"))
     assert_deepens(model, deep)
     functions = {

@@ -212,6 +212,14 @@ def test_slopes_per_channel_become_their_mean() -> None:
     assert_identical(curved("b = PRelu(a, slope)"), deep)
 
 
+def test_slopes_stored_in_another_precision_become_a_mean_in_that_of_the_layer() -> None:
+    model = build(
+        f"{ROWS} <float[5, 6] v, float[6, 4] w, float16[6] stored> "
+        "{ a = MatMul(x, v) slope = Cast <to = 1> (stored) b = PRelu(a, slope) y = MatMul(b, w) }"
+    )
+    assert_identical(model, deepen(model, scheme="residual-new"))
+
+
 def test_an_activation_that_has_no_value_for_some_numbers_is_not_used_elsewhere() -> None:
     for body in ("c = Mul(a, a) d = Add(c, one) s = Sqrt(d) b = Mul(a, s)", "c = Pow(a, half) b = Mul(a, c)"):
         with pytest.raises(NothingToGrowError, match="feeds no activation"):
