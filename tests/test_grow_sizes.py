@@ -295,3 +295,13 @@ def test_sizes_of_an_input_without_a_declared_shape_vary() -> None:
     proto.graph.input[0].type.tensor_type.ClearField("shape")
     with pytest.raises(NothingToGrowError, match="from sizes that vary"):
         widen(load(proto), widths={"a": 9}, shapes={"x": (2, 5, 4)})
+
+
+def test_the_length_of_a_part_of_an_open_dimension_varies() -> None:
+    """The first three of a sequence are two where it is two long, though three at all lengths that are looked at first."""
+    text = """(double[N, T, 4] x) => (double[N, S, 3] y) <double[4, 6] v, double[6, 3] w, int64[1] zero = {0},
+        int64[1] one = {1}, int64[1] three = {3}, int64 i1 = {1}, int64 i2 = {2}> { a = MatMul(x, v)
+        cut = Slice(a, zero, three, one) shape = Shape(cut) s = Gather(shape, i1) c = Gather(shape, i2) n = Mul(s, c)
+        f = Cast<to = 11>(n) b = MatMul(cut, w) y = Div(b, f) }"""
+    with pytest.raises(NothingToGrowError, match="from sizes that vary"):
+        widen(build(text), widths={"a": 9})

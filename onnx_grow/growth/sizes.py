@@ -64,7 +64,8 @@ class Sizes:
     def open(self, name: str) -> set[int]:
         """The dimensions of a tensor that depend on those that the file leaves open."""
         here, there = self.analysis.shapes.shape[name], self._elsewhere.shape.get(name)
-        return {k for k, n in enumerate(here) if there is None or there[k] != n}
+        least = self._smallest.shape.get(name, here) if self._smallest else here
+        return {k for k, n in enumerate(here) if there is None or there[k] != n or least[k] != n}
 
     def _input_shape(self, index: int, i: int) -> tuple[int, ...] | None:
         """The shape that an input of a node will have, whether computed or a constant that grows where this node reads it."""
@@ -343,7 +344,9 @@ class Sizes:
         other = self._elsewhere.value.get(name)
         if other is None or other.shape != value.shape:
             return np.full(value.shape, bool(self._open))
-        return np.asarray(other != value) | self.analysis.shapes.jumps.get(name, False)
+        varies = np.asarray(other != value) | self.analysis.shapes.jumps.get(name, False)
+        least = self._smallest.value.get(name, value) if self._smallest else value
+        return varies | (least != value if least.shape == value.shape else True)
 
     @cached_property
     def _open(self) -> bool:
@@ -356,6 +359,19 @@ class Sizes:
         if not self._open or here.elsewhere:
             return here.elsewhere or here
         return infer(self.analysis.model, enlarged(self.analysis.model, here.inputs, here.dynamic))
+
+    @cached_property
+    def _smallest(self) -> Shapes | None:
+        """Shapes and known values where all open dimensions are 1, if that fits: a part cut off a long sequence is all of a short one."""
+        here = self.analysis.shapes
+        if not self._open:
+            return None
+        ones = {
+            name: tuple(1 if k in here.dynamic.get(name, ()) else n for k, n in enumerate(shape))
+            for name, shape in here.inputs.items()
+        }
+        found = infer(self.analysis.model, ones)
+        return None if found.problems else found
 
     def _growing(self, dims: Iterable[Dim]) -> list[Axis]:
         return [leaf for dim in dims for leaf in leaves(dim) if leaf in self.maps]
