@@ -11,14 +11,17 @@ the last one stopped.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
+import shutil
 import sys
 import tempfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,10 @@ from onnx import AttributeProto
 import onnx_grow as og
 from onnx_grow.model import Inline, Model
 from onnx_grow.shapes import infer
+from onnx_grow.verification import Standard, choose
 from onnx_grow.verification.inputs import signature
 from onnx_grow.verification.proof import Unprovable, deviation, run_in_float64
+from onnx_grow.verification.reference import Stage
 
 Shapes = dict[str, tuple[int, ...]] | None
 Array = np.ndarray[Any, Any]
@@ -124,24 +129,25 @@ def _attribute(
     return Model(skeleton, model.weights)
 
 
-def effect(original: Model, faulty: Model, feeds: list[dict[str, Array]]) -> float | None:
-    """How far the worst output is off in float64; infinite where the model does not run, None where float64 has no kernels."""
-    worst = 0.0
-    for feed in feeds:
-        try:
-            reference = run_in_float64(original, feed)
-        except Unprovable:
-            return None
-        try:
-            worst = max(worst, deviation(reference, run_in_float64(faulty, feed)))
-        except Unprovable:
-            return float("inf")
-    return worst
+def effect(references: list[dict[str, Array]], faulty: Model, feeds: list[dict[str, Array]]) -> float:
+    """How far the worst output is off in float64; infinite where the model does not run."""
+    try:
+        pairs = zip(references, feeds, strict=True)
+        return max(deviation(reference, run_in_float64(faulty, feed)) for reference, feed in pairs)
+    except Unprovable:
+        return float("inf")
 
 
 def by_onnx_grow(original: Path, other: Path, shapes: Shapes) -> bool:
-    """Whether `onnx-grow verify` accepts."""
-    return og.verify(original, other, shapes=shapes).ok
+    """Whether `onnx-grow verify` accepts, whose measurement of the original serves for all that is compared with it."""
+    return _standard(original, tuple((shapes or {}).items())).compare(og.load(other)).ok
+
+
+@lru_cache(maxsize=1)
+def _standard(original: Path, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Standard:
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Standard(og.load(original), Stage(choose("cpu"), folder), shapes=dict(shapes) or None)
 
 
 def by_onnxsim(original: Path, other: Path, shapes: Shapes) -> bool:
@@ -218,7 +224,11 @@ def cases(file: Path, each: int, tools: list[str], done: set[tuple[str, str, str
     original, shapes = og.load(file), legal_shapes(file)
     wanted = signature(original)
     sizes = dict(infer(original, shapes).inputs)
-    feeds = [dict(wanted.feed(sizes, seed).arrays) for seed in (0, 3, 6)]
+    feeds = [dict(wanted.feed(sizes, seed).arrays) for seed in (0, 3)]
+    try:
+        references = [run_in_float64(original, feed) for feed in feeds]
+    except Unprovable:
+        return
     for growth, grow in GROWTHS.items():
         planned = [
             ("none", 0),
@@ -239,8 +249,8 @@ def cases(file: Path, each: int, tools: list[str], done: set[tuple[str, str, str
             rng = np.random.default_rng([zlib.crc32(f"{name}{growth}{fault}".encode()), k])
             faulty = grown if fault == "none" else globals()[fault](grown, rng)
             if faulty is not None:
-                line["effect"] = effect(original, faulty, feeds)
-                if fault == "none" or line["effect"] is None or line["effect"] > NOTHING:
+                line["effect"] = effect(references, faulty, feeds)
+                if fault == "none" or line["effect"] > NOTHING:
                     with tempfile.TemporaryDirectory() as folder:
                         path = og.save(faulty, Path(folder) / "faulty.onnx")
                         line |= {check: asked(check, file, path, shapes) for check in tools}
