@@ -109,11 +109,12 @@ def test_a_writer_s_name_means_the_axis() -> None:
 def test_kinds() -> None:
     assert sizes(plan(ATTENTION, kind="heads")) == {"qx": 4}
     assert sizes(plan(ATTENTION, kind=("head_dim",))) == {"qx:2": 8, "vx": 8}
+    assert sizes(plan(ATTENTION)) == {"qx:2": 8, "vx": 8}  # where nothing of the default kinds can grow
     with pytest.raises(
         NothingToGrowError,
         match=r"of the model's output 'y' \(kinds that can: head_dim, heads\)",
     ):
-        plan(ATTENTION)
+        plan(ATTENTION, kind=("hidden", "residual"))
     with pytest.raises(
         NothingToGrowError, match=r"no axis of the kinds asked for can grow \(kinds that can: hidden\)"
     ):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from onnx_grow.axes.inference import Analysis, infer
-from onnx_grow.axes.table import AxisTable, tabulate
+from onnx_grow.axes.table import KINDS, AxisTable, tabulate
 from onnx_grow.errors import NothingToGrowError
 from onnx_grow.growth.budget import Budget, Footprint, amount
 from onnx_grow.growth.constants import Refusal
@@ -83,6 +83,7 @@ def widen(
 
     Every axis of the kinds `kind` grows by `factor` (default 2), rounded to the nearest multiple of `multiple_of`; `only` restricts
     that to axes whose name, or a writer's, matches a glob. `widths` maps globs to absolute sizes and, without `only`, is all that grows.
+    Where nothing of the default kinds can grow, heads and their sizes do.
     Instead of a factor, `to_params` (or `to_macs`, at the shapes analysed) says how many parameters (multiply-accumulates) the grown
     model may have: a number, or text such as "25M", "2x" and "150%". The axes then grow by the largest common factor that fits; those that
     grow in whole factors only stay behind it where they must, and the others use what they leave.
@@ -132,8 +133,11 @@ def widened(
     globs = (only,) if isinstance(only, str) else tuple(only)
     request = Request(factor, widths or {}, kinds, globs, to_params, to_macs, multiple_of)
     request.check()
+    analysis = analyse(model, shapes)
+    if kinds == DEFAULT_KINDS and not any(row.kind in kinds for row in tabulate(analysis).growable):
+        request = replace(request, kinds=KINDS)
     scatter = noise if scheme == "noise" else 0.0
-    return _Settlement(analyse(model, shapes), request, scheme, seed, scatter).reached(model)
+    return _Settlement(analysis, request, scheme, seed, scatter).reached(model)
 
 
 def apply_widen(model: Model, plan: WidenPlan) -> Model:
