@@ -7,6 +7,7 @@ import onnx
 from graphs import feeds, run
 
 from onnx_grow.model import Draft, Inline, Model
+from onnx_grow.model.walk import all_nodes
 
 
 def assert_identical(model: Model, deep: Model, n: int = 3, *, alive: bool = True) -> None:
@@ -15,6 +16,8 @@ def assert_identical(model: Model, deep: Model, n: int = 3, *, alive: bool = Tru
     `alive`: no output is constant, which would prove little.
     """
     onnx.checker.check_model(deep.to_proto(), full_check=True)
+    names = [node.name for node in all_nodes(deep.skeleton) if node.name]
+    assert len(names) == len(set(names))
     for kind in ("input", "output"):
         assert list(getattr(deep.skeleton.graph, kind)) == list(getattr(model.skeleton.graph, kind))
     for seed in range(2):
