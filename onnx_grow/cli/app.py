@@ -13,17 +13,19 @@ from typing import Any, NoReturn
 
 import click
 
+from onnx_grow.cli import guard
 from onnx_grow.cli.deepen import deepen
 from onnx_grow.cli.diff import diff
 from onnx_grow.cli.grow import grow
+from onnx_grow.cli.guard import FAULT, INTERRUPTED
 from onnx_grow.cli.inspect import inspect
 from onnx_grow.cli.screen import is_terminal, show_document, show_error
 from onnx_grow.cli.verify import verify
 from onnx_grow.cli.widen import widen
-from onnx_grow.errors import OnnxGrowError, VerificationFailedError
+from onnx_grow.errors import InvalidModelError, OnnxGrowError, VerificationFailedError
 
-#: Exit codes beside those of `OnnxGrowError`: a fault of our own (EX_SOFTWARE), Ctrl-C, a reader that closed the pipe.
-FAULT, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
+#: Exit code, beside those of `OnnxGrowError`, of a reader that closed the pipe.
+CLOSED_PIPE = 141
 
 EPILOG = """\b
 Exit codes
@@ -41,17 +43,22 @@ class CommandLine(click.Group):
         """Run `args` (default: those of the process) and exit.
 
         Exit codes are those of `EPILOG`; 130 after Ctrl-C, 141 when the reader of a pipe went away, 70 for a fault of the
-        program itself, which must not look like a verdict on a model. With `--debug` a failure shows its traceback. Without
-        any arguments it shows the help.
+        program itself, which must not look like a verdict on a model. What the process was started with runs in another (`guard`).
+        With `--debug` a failure shows its traceback. Without any arguments it shows the help.
         """
         given = list(sys.argv[1:] if args is None else args) or ["--help"]
         extra["standalone_mode"] = False
-        with _unwinding_on_termination():
-            try:
-                code = super().main(given, *rest, **extra)
-            except Exception as error:  # nobody meets a traceback they did not ask for
-                code = _report(error, given)
-        sys.exit(code)
+
+        def work() -> int:
+            with _unwinding_on_termination():
+                try:
+                    return super(CommandLine, self).main(given, *rest, **extra) or 0
+                except Exception as error:  # nobody meets a traceback they did not ask for
+                    return _report(error, given)
+
+        if args is None and guard.is_possible():
+            sys.exit(guard.guarded(work, lambda number: _report(_crash(number), given)))
+        sys.exit(work())
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which one needs them."""
@@ -81,6 +88,8 @@ def _unwinding_on_termination() -> Iterator[None]:
     """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that temporary files go."""
 
     def leave(number: int, frame: object) -> NoReturn:
+        for other in ours:  # a second one must not break into the cleaning up
+            signal.signal(other, signal.SIG_IGN)
         sys.exit(128 + number)
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -98,6 +107,16 @@ def _unwinding_on_termination() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _crash(number: signal.Signals | None) -> Exception:
+    """What to say of a worker that a signal ended, or a library."""
+    if number is None or number == signal.SIGKILL:
+        return MemoryError()
+    return InvalidModelError(
+        f"a library crashed on this model ({number.name}): it is malformed or too large for the memory there is",
+        hint="nothing was written; check the model with onnx.checker, or export it again",
+    )
 
 
 def _report(error: Exception, given: Sequence[str]) -> int:
@@ -118,6 +137,10 @@ def _report(error: Exception, given: Sequence[str]) -> int:
     return code
 
 
+_NO_MEMORY = ("can't start new thread", "failed to map segment", "Cannot allocate memory", "std::bad_alloc")
+"""How memory that is missing shows, beside MemoryError: in threads, in loading libraries, in system calls, in C++."""
+
+
 def _explain(error: Exception) -> tuple[str, str, int]:
     """What happened, what to do about it, and the exit code."""
     if isinstance(error, OnnxGrowError):
@@ -133,11 +156,11 @@ def _explain(error: Exception) -> tuple[str, str, int]:
         return (error.message if near else error.format_message()), hint, OnnxGrowError.exit_code
     if isinstance(error, click.ClickException):
         return error.format_message(), "", OnnxGrowError.exit_code
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return "out of memory", "close other programs, or grow by less", FAULT
     if isinstance(error, OSError):
         where = f": {os.fsdecode(error.filename)}" if error.filename else ""
         return f"{error.strerror or error}{where}", "", OnnxGrowError.exit_code
-    if isinstance(error, MemoryError):
-        return "out of memory", "close other programs, or grow by less", FAULT
     fault = f"internal error: {type(error).__name__}: {error}"
     return fault, "a fault of onnx-grow, not of your model: please report it with what --debug adds", FAULT
 

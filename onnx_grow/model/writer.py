@@ -1,23 +1,22 @@
 """The writer: a model streamed to disk, one weight at a time, and put in place as a whole or not at all.
 
 Everything is written into a hidden folder beside the target, flushed to the disk, and then renamed. One file is
-replaced atomically. A model with external data is two files, and no filesystem renames two at once: an older pair
-is moved into the hidden folder first, then the data, then the model move in. An exception or Ctrl-C anywhere
-undoes all of it. A process killed between those renames leaves no model under the target name, never one beside
-the other's data, and what is missing lies complete in the hidden folder `.onnx-grow-XXXXXXXX`.
+replaced atomically. A model with external data is two files, and still the target is at every moment the old or the
+new model, complete (`staging.install`). What a killed process leaves in its hidden folder `.onnx-grow-XXXXXXXX`, the next that
+writes beside it removes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnx_grow.errors import OutputError
 from onnx_grow.model import wire
+from onnx_grow.model.staging import INTERIM, hidden_folder, install, locked
 from onnx_grow.model.weights import DATA_FIELDS, Typed, Weight
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ __all__ = ["PendingFile", "Progress", "filled", "save", "staged"]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes written, bytes to write) after every piece."""
+
+Pieces = Sequence["bytes | memoryview | Weight"]
+"""A file in order; a weight stands for its bytes."""
 
 EXTERNAL_ABOVE = 100 << 20
 """A model larger than this keeps its weights in a file beside it, unless asked otherwise."""
@@ -85,18 +88,13 @@ def staged(
     """
     target = Path(os.path.abspath(path))
     layout = _Layout.of(model, target.name, external)
-    folder = target.parent / f".onnx-grow-{secrets.token_hex(4)}"
-    pending = PendingFile(target, folder, layout.names, force, model.data_files)
-    with _translated(target):
-        pending.check()
-    try:
+    with ExitStack() as until_left:
         with _translated(target):
-            folder.mkdir(mode=0o700)
+            _check(target, layout.names, force, model.data_files)
+            folder = until_left.enter_context(hidden_folder(target.parent))
             layout.check_room(folder)
             layout.write(folder, progress)
-        yield pending
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield PendingFile(target, folder, layout.names, force, model.data_files)
 
 
 @dataclass(eq=False)
@@ -116,52 +114,27 @@ class PendingFile:
 
     def commit(self) -> Path:
         """Rename the file or files into place and return the target. Raises OutputError."""
-        with _translated(self.target):
-            self.check()
-            self._install()
+        with _translated(self.target), locked(self.target.parent):
+            _check(self.target, self.names, self.force, self.kept)
+            os.replace(self.path, self.target) if len(self.names) == 1 else install(self.folder, self.target)
             _sync_folder(self.target.parent)
         return self.target
 
-    def check(self) -> None:
-        """Raise OutputError where a file to be written exists and may not be replaced.
 
-        Even `force` does not replace the data of the input model, unless that model itself is replaced.
-        """
-        if not self.target.parent.is_dir():
-            raise OutputError(f"the folder {self.target.parent} does not exist", hint="create it first")
-        for final in (self.target.with_name(name) for name in self.names):
-            if final.is_dir():
-                raise OutputError(f"{final} is a folder", hint="give a file name")
-            if os.path.lexists(final) and not self.force:
-                raise OutputError(f"{final} exists", hint="use --force (force=True) to replace it")
-            if Path(os.path.realpath(final)) in self.kept and (
-                final == self.target or not self.target.exists()
-            ):
-                raise OutputError(f"{final} holds the weights of the input model", hint="choose another name")
+def _check(target: Path, names: Sequence[str], force: bool, kept: Sequence[Path]) -> None:
+    """Raise OutputError where a file to be written exists and may not be replaced.
 
-    def _install(self) -> None:
-        if len(self.names) == 1:
-            os.replace(self.path, self.target)
-            return
-        undo: list[tuple[Path, Path]] = []
-
-        def move(source: Path, to: Path) -> None:
-            undo.append((to, source))  # noted first: an interruption may come right behind the rename
-            os.replace(source, to)
-
-        previous = self.folder / "previous"
-        previous.mkdir()
-        try:
-            for name in reversed(self.names):
-                if os.path.lexists(self.target.with_name(name)):
-                    move(self.target.with_name(name), previous / name)
-            for name in self.names:
-                move(self.folder / name, self.target.with_name(name))
-        except BaseException:
-            for now, before in reversed(undo):
-                with suppress(FileNotFoundError):  # noted but not done
-                    os.replace(now, before)
-            raise
+    Even `force` does not replace the data `kept` of the input model, unless that model itself is replaced.
+    """
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} does not exist", hint="create it first")
+    for final in (target.with_name(name) for name in names):
+        if final.is_dir():
+            raise OutputError(f"{final} is a folder", hint="give a file name")
+        if os.path.lexists(final) and not force:
+            raise OutputError(f"{final} exists", hint="use --force (force=True) to replace it")
+        if Path(os.path.realpath(final)) in kept and (final == target or not target.exists()):
+            raise OutputError(f"{final} holds the weights of the input model", hint="choose another name")
 
 
 def filled(skeleton: onnx.ModelProto, weights: Mapping[str, Weight]) -> onnx.ModelProto:
@@ -180,27 +153,33 @@ def filled(skeleton: onnx.ModelProto, weights: Mapping[str, Weight]) -> onnx.Mod
 
 @dataclass(frozen=True, eq=False)
 class _Layout:
-    """Where every byte goes: the model as pieces, and the external weights with their offsets."""
+    """Where every byte goes: the model as pieces, and the external weights by name with their offsets."""
 
     name: str
-    pieces: Sequence[bytes | memoryview | Weight]
-    data: Sequence[tuple[int, Weight]]
+    model: Model
+    offsets: Mapping[str, int]
 
     @classmethod
     def of(cls, model: Model, name: str, external: bool | None) -> _Layout:
         inline = sum(w.nbytes for w in model.weights.values()) + model.skeleton.ByteSize()
         if external is None:
             external = bool(model.data_files) or inline > EXTERNAL_ABOVE
-        offsets = _offsets(model.weights) if external else {}
-        pieces = _pieces(model, f"{name}.data", offsets)
-        layout = cls(name, pieces, [(offset, model.weights[n]) for n, offset in offsets.items()])
-        if sum(map(_length, pieces)) > PROTOBUF_LIMIT:
+        layout = cls(name, model, _offsets(model.weights) if external else {})
+        if sum(map(_length, layout.pieces)) > PROTOBUF_LIMIT:
             raise OutputError(f"{name} would be larger than 2 GiB", hint="write it with external data")
         return layout
 
     @property
     def names(self) -> list[str]:
         return [f"{self.name}.data", self.name] if self.data else [self.name]
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        return _pieces(self.model, f"{self.name}.data", self.offsets)
+
+    @property
+    def data(self) -> Sequence[tuple[int, Weight]]:
+        return [(offset, self.model.weights[name]) for name, offset in self.offsets.items()]
 
     @property
     def nbytes(self) -> int:
@@ -232,13 +211,19 @@ class _Layout:
                     write(bytes(offset - end))
                     _stream(weight, write, written)
                     end = offset + weight.nbytes
-        with _new_file(folder / self.name) as write:
-            for piece in self.pieces:
-                if isinstance(piece, bytes | memoryview):
-                    write(piece)
-                    written(len(piece))
-                else:
-                    _stream(piece, write, written)
+            interim = _pieces(self.model, f"{folder.name}/{self.name}.data", self.offsets)
+            _write_pieces(folder / f"{self.name}{INTERIM}", interim, lambda count: None)
+        _write_pieces(folder / self.name, self.pieces, written)
+
+
+def _write_pieces(path: Path, pieces: Pieces, written: Callable[[int], None]) -> None:
+    with _new_file(path) as write:
+        for piece in pieces:
+            if isinstance(piece, bytes | memoryview):
+                write(piece)
+                written(len(piece))
+            else:
+                _stream(piece, write, written)
 
 
 def _offsets(weights: Mapping[str, Weight]) -> dict[str, int]:
@@ -252,7 +237,7 @@ def _offsets(weights: Mapping[str, Weight]) -> dict[str, int]:
     return offsets
 
 
-def _pieces(model: Model, location: str, offsets: Mapping[str, int]) -> list[bytes | memoryview | Weight]:
+def _pieces(model: Model, location: str, offsets: Mapping[str, int]) -> Pieces:
     """The file in order; a weight stands for its bytes. Fields come in the order protobuf writes them in."""
     data = memoryview(model.skeleton.SerializeToString(deterministic=True))
     initializers = iter(model.skeleton.graph.initializer)

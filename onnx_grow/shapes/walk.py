@@ -24,6 +24,7 @@ from onnx_grow.model import Model, inlined
 from onnx_grow.model.bodies import BRANCH, ENTRY, EXIT, FORMALS, JOIN, flattened, states
 from onnx_grow.model.checks import captured
 from onnx_grow.shapes import types
+from onnx_grow.shapes.attributes import check_attributes
 from onnx_grow.shapes.counting import iterations
 from onnx_grow.shapes.evaluation import default_opset, evaluate, is_default, title
 from onnx_grow.shapes.fits import fits
@@ -172,6 +173,7 @@ class Walk:
         schema = _schema(node, self.graph.opset_imports)
         if schema is not None:
             self._check(schema, node)
+            check_attributes(schema, node, self._shape)
         operator = node.op_type if is_default(node) else ""
         if operator == "Constant" and self._constant(node):
             return
