@@ -115,8 +115,8 @@ def report(case: str, failure: str, taken: Sequence[int], folder: Path | None) -
 
     smallest = rg.shrunk(taken, fails)
     text, proto = reproduce(smallest)
-    told = f"{case}: {failure}\nsmallest: {verdict(Choices.replayed(smallest))}\n{text}\n"
-    click.echo(f"\n{told}")
+    told = f"{case}: {failure}\n\nsmallest: {verdict(Choices.replayed(smallest))}\n{text}\n"
+    click.echo(told.partition("\n")[2])
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / case.replace(" ", "-")
@@ -180,6 +180,7 @@ def explore(tally: Tally, drawn: Iterator[tuple[str, Choices]], cases: int, out:
         found = verdict(choices, repeat=tally.words.total() % REPEATED == 0)
         if isinstance(found, str):
             tally.words["FAILED"] += 1
+            click.echo(f"\n{case}: {found}")
             report(case, found, choices.taken, out)
         else:
             tally.add(found)

@@ -38,7 +38,7 @@ Setting = int | Mapping[str, Sequence[int]]
 SCHEMES = ("split", "split", "copy", *get_args(Scheme))
 DEEPEN_SCHEMES = (None, *get_args(DeepenScheme))
 PRECISIONS = {"double": (np.float64, np.float32), "single": (np.float32,), "half": (np.float16, np.float32)}
-IN_SINGLE = frozenset({"RMSNormalization"})
+IN_SINGLE = frozenset({"GroupNormalization", "RMSNormalization"})
 """Operators that compute in single precision whatever their operands are."""
 UNSTABLE = 0.05
 """Relative noise above which an output proves nothing."""
