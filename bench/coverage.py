@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
+from inspect import signature
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -55,6 +56,7 @@ GROWTHS: dict[str, Growth] = {
         for kind in KINDS
     },
 }
+DEFAULT_KINDS = frozenset(signature(og.widen).parameters["kind"].default)
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MOVES = ("Transpose", "Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
 COMMIT = subprocess.run(
@@ -96,7 +98,7 @@ def outcomes(file: Path, wanted: str, seeds: int, done: frozenset[str]) -> Itera
     yield {"growth": "inspect", **row}
     if row["status"] != "ok":
         return
-    alone = row["kinds"] if len(row["kinds"]) > 1 else ()
+    alone = row["kinds"] if len(row["kinds"]) > 1 or not DEFAULT_KINDS & row["kinds"].keys() else ()
     with tempfile.TemporaryDirectory() as folder:
         standard = Standard(model, Stage(choose("auto"), Path(folder)), shapes=shapes, seeds=seeds)
         for growth in [g for g in GROWTHS if not g.startswith("only") or g.removeprefix("only ") in alone]:

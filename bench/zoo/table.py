@@ -41,7 +41,8 @@ def page(rows: Iterable[Row], manifest: Iterable[Row], versions: Mapping[str, st
             models.setdefault(source, {}).setdefault(name, {})[row["growth"]] = row
             commits[row["commit"]] += 1
     exports = {row["file"].removesuffix(".onnx"): row for row in manifest}
-    lines = [*introduction(versions, commits, date), "", "## Summary", "", *summary(models), ""]
+    counts = Counter(name.partition("/")[0] for name, row in exports.items() if "error" not in row)
+    lines = [*introduction(versions, commits, date), "", "## Summary", "", *summary(models, counts), ""]
     lines += ["## What was refused", "", *refusals(models), ""]
     for source in sorted(models):
         lines += [f"## {source}", "", *table(source, models[source], exports), ""]
@@ -64,8 +65,9 @@ def introduction(versions: Mapping[str, str], commits: Counter[str], date: str) 
         "0 is equal to the bit), *float64* the relative deviation in double precision, where the network is small enough to compute it.",
         "",
         "*x2* and *x1.5* widen channels; *composed* widens by 2, deepens, and widens by 1.25; *alone* are the kinds of axes that grew by",
-        "themselves. *share* is the part of the parameters of convolutions and matrix products that is in an axis that can grow; *nodes*",
-        "the graph's, *inserted* the nodes that widening by 2 added; *seconds* is what widening by 2 took.",
+        "themselves (and count as widened for networks that have no others). *share* is the part of the parameters of convolutions and",
+        "matrix products that is in an axis that can grow; *nodes* the graph's, *inserted* the nodes that widening by 2 added; *seconds* is",
+        "what widening by 2 took. What is empty was not tried yet.",
         "",
         "    python bench/zoo/export.py torchvision timm transformers keras sklearn jax",
         "    python bench/coverage.py ~/.cache/onnx-grow/zoo --to zoo.jsonl",
@@ -76,10 +78,20 @@ def introduction(versions: Mapping[str, str], commits: Counter[str], date: str) 
     ]
 
 
-def summary(models: Mapping[str, Mapping[str, Model]]) -> list[str]:
-    """One line per source."""
-    head = ("source", "models", *MAIN, "widened and deepened", "kinds alone", "wrong", "share", "inserted")
-    lines = _rows((*head, "ratio", "float64", "seconds"), "lrrrrrrrrrrrrr")
+def summary(models: Mapping[str, Mapping[str, Model]], exported: Counter[str]) -> list[str]:
+    """One line per source; `exported` counts its models, of which some may not have been grown yet."""
+    head = (
+        "source",
+        "exported",
+        "grown",
+        *MAIN,
+        "widened and deepened",
+        "kinds alone",
+        "wrong",
+        "share",
+        "inserted",
+    )
+    lines = _rows((*head, "ratio", "float64", "seconds"), "lrrrrrrrrrrrrrr")
     for source in sorted(models):
         mine = list(models[source].values())
         alone = [row for model in mine for growth, row in model.items() if growth.startswith("only ")]
@@ -92,6 +104,7 @@ def summary(models: Mapping[str, Mapping[str, Model]]) -> list[str]:
         ]
         cells = [
             source,
+            str(exported[source]),
             str(len(mine)),
             *(_part(mine, growth) for growth in MAIN),
             f"{_part(mine, 'widen x2', 'deepen')}, target {TARGETS.get(source, 95.0):g} %",
@@ -161,8 +174,14 @@ def not_exported(failed: Mapping[str, str]) -> list[str]:
 def _part(models: Sequence[Model], *growths: str) -> str:
     """How many models grew in all these ways, of those where they were tried."""
     tried = [model for model in models if all(growth in model for growth in growths)]
-    kept = sum(all(_kept(model, growth) for growth in growths) for model in tried)
+    kept = sum(all(_grew(model, growth) for growth in growths) for model in tried)
     return f"{kept} of {len(tried)} ({100 * kept / len(tried):.1f} %)" if tried else ""
+
+
+def _grew(model: Model, growth: str) -> bool:
+    """Whether it grew that way; a network that has only heads to widen may have been widened in these alone."""
+    alone = growth == "widen x2" and any(_kept(model, other) for other in model if other.startswith("only "))
+    return alone or _kept(model, growth)
 
 
 def _kept(model: Model, growth: str) -> bool:
