@@ -6,6 +6,7 @@ Seeds are the models given and those of ONNX's own backend tests. Each case dama
 off; or, aware of the structure, a field of any nested message changed, doubled, swapped, emptied, or set to an extreme. The file is
 loaded, and where it loads, inspected and saved again; every so many cases it is widened, written and verified as `onnx-grow widen` does.
 
+Where a library crashes, the command line gets the file: it has to say so in a line, with exit code 2, and leave nothing behind.
 Anything but success or an OnnxGrowError is a finding, and so are a case of more than 20 s or 4 GB, a file opened for writing outside the
 case's folder, and a growth that passes though float64 says it is wrong. Findings are kept, with the seed that makes them again.
 """
@@ -18,6 +19,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -215,6 +217,21 @@ def _watch(event: str, arguments: tuple[Any, ...], inside: str, outside: list[st
             outside.append(where)
 
 
+def by_command(data: bytes, crash: str) -> str:
+    """What the command line makes of a file on which a library crashes."""
+    with tempfile.TemporaryDirectory(prefix="mutations-") as name:
+        path = Path(name, "case.onnx")
+        path.write_bytes(data)
+        words = [sys.executable, "-m", "onnx_grow", "widen", str(path)]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=3 * SLOW, check=False)
+        except subprocess.TimeoutExpired:
+            return "HANG"
+        clean = os.listdir(name) == ["case.onnx"] and "Traceback" not in done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return "crash told in a line" if clean and done.returncode == 2 and len(errors) == 1 else crash
+
+
 @click.command(help=__doc__)
 @click.argument("sources", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--cases", default=100_000, show_default=True)
@@ -230,42 +247,49 @@ def main(sources: tuple[Path, ...], cases: int, seed: int, every: int, largest: 
     fork = multiprocessing.get_context("fork")
     outcomes: Counter[str] = Counter()
     start, number = time.perf_counter(), 0
-    with click.progressbar(length=cases, file=sys.stderr) as bar:
-        while number < cases:
-            mine, theirs = fork.Pipe(duplex=False)
-            worker = fork.Process(
-                target=work, args=(range(number, cases), seed, every, models, theirs), daemon=True
-            )
-            worker.start()
-            theirs.close()
-            while True:
-                try:
-                    told = mine.recv() if mine.poll(SLOW) else (number, "HANG")
-                except EOFError:
-                    worker.join()
-                    told = (
-                        number,
-                        f"CRASH ({signal.Signals(-worker.exitcode).name})"
-                        if (worker.exitcode or 0) < 0
-                        else "END",
-                    )
-                if told[1] == "begins":
-                    continue
-                if told[1] == "END":
-                    number = max(number, cases if worker.exitcode == 0 else number + 1)
-                    break
-                outcomes[told[1].split(":")[0]] += 1
-                bar.update(1)
-                if not told[1].islower():
-                    rng = random.Random(f"{seed}/{told[0]}")
-                    findings.mkdir(exist_ok=True)
-                    (findings / f"{seed}-{told[0]}.onnx").write_bytes(damaged(rng.choice(models), rng))
-                    with (findings / "findings.jsonl").open("a") as out:
-                        out.write(json.dumps({"seed": seed, "case": told[0], "what": told[1]}) + "\n")
-                number = told[0] + 1
-                if told[1] == "HANG" or told[1].startswith("CRASH"):
-                    worker.kill()
-                    break
+    try:
+        with click.progressbar(length=cases, file=sys.stderr) as bar:
+            while number < cases:
+                mine, theirs = fork.Pipe(duplex=False)
+                worker = fork.Process(
+                    target=work, args=(range(number, cases), seed, every, models, theirs), daemon=True
+                )
+                worker.start()
+                theirs.close()
+                while True:
+                    try:
+                        told = mine.recv() if mine.poll(SLOW) else (number, "HANG")
+                    except EOFError:
+                        worker.join()
+                        told = (
+                            number,
+                            f"CRASH ({signal.Signals(-worker.exitcode).name})"
+                            if (worker.exitcode or 0) < 0
+                            else "END",
+                        )
+                    if told[1] == "begins":
+                        number = told[0]
+                        continue
+                    if told[1].startswith("CRASH"):
+                        rng = random.Random(f"{seed}/{told[0]}")
+                        told = (number, by_command(damaged(rng.choice(models), rng), told[1]))
+                    if told[1] == "END":
+                        number = max(number, cases if worker.exitcode == 0 else number + 1)
+                        break
+                    outcomes[told[1].split(":")[0]] += 1
+                    bar.update(1)
+                    if not told[1].islower():
+                        rng = random.Random(f"{seed}/{told[0]}")
+                        findings.mkdir(exist_ok=True)
+                        (findings / f"{seed}-{told[0]}.onnx").write_bytes(damaged(rng.choice(models), rng))
+                        with (findings / "findings.jsonl").open("a") as out:
+                            out.write(json.dumps({"seed": seed, "case": told[0], "what": told[1]}) + "\n")
+                    number = told[0] + 1
+                    if told[1] == "HANG" or "crash" in told[1].lower():
+                        worker.kill()
+                        break
+    except KeyboardInterrupt:
+        pass
     click.echo(
         f"{number:,} files from {len(models):,} seeds in {time.perf_counter() - start:.0f} s: {dict(outcomes)}"
     )
