@@ -113,6 +113,12 @@ def test_names_must_not_be_assigned_twice_in_a_body() -> None:
         flattened(model)
 
 
+def test_texts_of_a_body_that_are_not_utf8_stay() -> None:
+    data = build(BRANCHES.replace("then_branch = t", "then_branch = latin")).to_proto().SerializeToString()
+    model = load(data.replace(b"latin", b"l\xe4tin"))
+    assert b"l\xe4tin" in nested(flattened(model)).skeleton.SerializeToString()
+
+
 def _with(model: Model, name: str, value: np.ndarray) -> Model:
     return Model(model.skeleton, {**model.weights, name: Inline.of(value)})
 

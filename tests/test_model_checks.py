@@ -120,6 +120,11 @@ def test_names_that_are_not_text_are_refused() -> None:
     assert "not UTF-8" in refused(onnx.ModelProto.FromString(data.replace(b"yy", b"\xff\xfe")))
 
 
+def test_names_of_attributes_that_are_not_text_are_refused() -> None:
+    data = model("g (float[2] x) => (float[2] y) { y = Softmax<axis = 0>(x) }").SerializeToString()
+    assert "not UTF-8" in refused(onnx.ModelProto.FromString(data.replace(b"axis", b"ax\xffs")))
+
+
 def function(name: str, *calls: str) -> onnx.FunctionProto:
     nodes = [helper.make_node(call, ["x"], [f"y{i}"], domain="f") for i, call in enumerate(calls)]
     return helper.make_function("f", name, ["x"], ["y0"], nodes, [helper.make_opsetid("f", 1)])

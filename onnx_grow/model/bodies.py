@@ -24,6 +24,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnx_grow.errors import InvalidModelError
+from onnx_grow.model import wire
 from onnx_grow.model.checks import captured
 from onnx_grow.model.model import Model
 from onnx_grow.model.names import quoted
@@ -542,6 +543,8 @@ def _copy_fields(message: Any, to: Any, *but: str) -> None:
             continue
         if hasattr(value, "extend"):
             getattr(to, descriptor.name).extend(value)
+        elif isinstance(value, bytes):  # also a text that is not UTF-8, which no assignment takes
+            to.MergeFromString(wire.key(descriptor.number) + wire.varint(len(value)) + value)
         else:
             setattr(to, descriptor.name, value)
 

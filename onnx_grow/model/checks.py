@@ -47,7 +47,8 @@ def _check_versions(model: onnx.ModelProto) -> None:
 def _check_names(model: onnx.ModelProto) -> None:
     for graph in graphs(model):
         for index, node in enumerate(graph.node):
-            for text in (node.op_type, node.domain, node.name, *node.input, *node.output):
+            attributes = (attribute.name for attribute in node.attribute)
+            for text in (node.op_type, node.domain, node.name, *node.input, *node.output, *attributes):
                 if isinstance(text, bytes):  # what protobuf returns for a string that is not UTF-8
                     raise InvalidModelError(f"node #{index} has a name that is not UTF-8: {quoted(text)}")
         sparse = (tensor.values for tensor in graph.sparse_initializer)

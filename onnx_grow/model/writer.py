@@ -190,7 +190,7 @@ class _Layout:
         free = shutil.disk_usage(folder).free
         if self.nbytes > free:
             raise OutputError(
-                f"{self.name} would take {self.nbytes / 1e9:,.1f} GB, and the disk has {free / 1e9:,.1f} GB left",
+                f"{self.name} would take {_megabytes(self.nbytes)}, and the disk has {_megabytes(free)} left",
                 hint="free some space or write elsewhere",
             )
 
@@ -224,6 +224,10 @@ def _write_pieces(path: Path, pieces: Pieces, written: Callable[[int], None]) ->
                 written(len(piece))
             else:
                 _stream(piece, write, written)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.2f} MB"
 
 
 def _offsets(weights: Mapping[str, Weight]) -> dict[str, int]:
