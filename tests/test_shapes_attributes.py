@@ -75,6 +75,16 @@ def test_types_and_presence_are_those_of_the_operator() -> None:
     assert "the attribute 'axis' of type undefined, not int" in refused(untyped)
 
 
+def test_operators_of_other_sets_are_checked_too() -> None:
+    later = model("Einsum", equation=0)
+    later.opset_import[0].version = 1
+    assert "of type int, not string" in refused(later)
+    bare = model("Shape")
+    bare.opset_import[0].version = 0
+    del bare.graph.node[0].input[:]
+    assert "has 0 inputs" in refused(bare)
+
+
 def test_axes_that_operators_allow() -> None:
     for operator, axis in (("Flatten", 2), ("Flatten", -2), ("Softmax", -2), ("Softmax", 1)):
         og.inspect(og.load(model(operator, axis=axis)))

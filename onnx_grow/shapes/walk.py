@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, TypeProto, helper, numpy_helper
-from onnx.defs import OpSchema
+from onnx.defs import OpSchema, onnx_opset_version
 from onnx.shape_inference import infer_node_outputs
 
 from onnx_grow.errors import InvalidModelError
@@ -171,9 +171,13 @@ class Walk:
 
     def _visit(self, node: onnx.NodeProto) -> None:
         schema = _schema(node, self.graph.opset_imports)
-        if schema is not None:
-            self._check(schema, node)
-            check_attributes(schema, node, self._shape)
+        # Of an operator that the file's operator set lacks, we still rely on what it has in others.
+        formal = schema or (
+            _find_schema(node.op_type, onnx_opset_version(), "") if is_default(node) else None
+        )
+        if formal is not None:
+            self._check(formal, node)
+            check_attributes(formal, node, self._shape)
         operator = node.op_type if is_default(node) else ""
         if operator == "Constant" and self._constant(node):
             return
