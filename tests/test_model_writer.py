@@ -590,3 +590,10 @@ def test_a_disk_without_room_is_told_before_writing(tmp_path: Path, monkeypatch:
     with pytest.raises(OutputError, match=r"the disk has .* MB left"):
         save(model, tmp_path / "out.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names here")
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "a device or a pipe" in refused(lambda: save(model(), tmp_path / "pipe", force=True))
+    assert (tmp_path / "pipe").is_fifo()

@@ -65,6 +65,10 @@ def check_plan_file(path: str, source: str, target: Target) -> None:
             f"the folder {file.absolute().parent} does not exist",
             hint="create it, or name another with --plan",
         )
+    if not os.access(file.absolute().parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"the folder {file.absolute().parent} may not be written", hint="choose another with --plan"
+        )
     if file.absolute() in (Path(source).absolute(), target.path.absolute()):
         raise OutputError(f"{path} is a model, and no file for a plan", hint="name another with --plan")
     if os.path.lexists(file) and not target.force:
@@ -116,6 +120,10 @@ class Target:
         if self.path.is_dir():
             raise OutputError(
                 f"{self.path} is a folder", hint=f"name a file in it: -o {self.path / 'grown.onnx'}"
+            )
+        if self.path.exists() and not self.path.is_file():
+            raise OutputError(
+                f"{self.path} is no file but a device or a pipe", hint="-o - writes to standard output"
             )
         if not folder.is_dir():
             raise OutputError(

@@ -131,6 +131,8 @@ def _check(target: Path, names: Sequence[str], force: bool, kept: Sequence[Path]
     for final in (target.with_name(name) for name in names):
         if final.is_dir():
             raise OutputError(f"{final} is a folder", hint="give a file name")
+        if final.exists() and not final.is_file():
+            raise OutputError(f"{final} is no file but a device or a pipe", hint="give a file name")
         if os.path.lexists(final) and not force:
             raise OutputError(f"{final} exists", hint="use --force (force=True) to replace it")
         if Path(os.path.realpath(final)) in kept and (final == target or not target.exists()):

@@ -11,11 +11,12 @@ import numpy as np
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import Model, save
-from onnx_grow.verification.comparison import Gauge, difference, gauge
+from onnx_grow.verification.comparison import Deviation, Gauge, difference, gauge, is_exact
 from onnx_grow.verification.datasets import Given, read
 from onnx_grow.verification.inputs import Feed, signature
 from onnx_grow.verification.noise import jittered, jittered_feed
 from onnx_grow.verification.promotion import promoted, uses_bfloat16
+from onnx_grow.verification.proof import PLAUSIBLE, Unprovable, run_in_float64
 from onnx_grow.verification.providers import Device
 from onnx_grow.verification.reordering import reordered
 from onnx_grow.verification.sessions import Arrays, RunError, opened
@@ -84,6 +85,19 @@ class Reference:
                 self.learn([session.run(jittered_feed(feed.arrays, self.draws)) for feed in self.feeds])
         except RunError as error:
             self.notes.append(f"one measurement of the noise failed: {error}")
+
+    def compare_with_float64(self) -> None:
+        """Learn how far the results are from those in float64, too: sums over very many values lose more than moving them shows."""
+        for index, feed in enumerate(self.feeds):
+            try:
+                exact = run_in_float64(self.model, feed.arrays)
+            except Unprovable:
+                return
+            for name, learner in self.gauges.items():
+                if index in self.runs(name) and not is_exact(self.plain[index][name]):
+                    found = difference(self.plain[index][name], exact.get(name))
+                    if isinstance(found, Deviation) and found.l2 <= PLAUSIBLE:
+                        learner.learn(self.runs(name).index(index), found)
 
     def learn(self, noisy: Sequence[Arrays]) -> None:
         """Take in the results of runs that differ from `plain` by rounding alone."""

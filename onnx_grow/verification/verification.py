@@ -6,7 +6,8 @@ gone and the grown model runs, without and with optimisation, each compared with
 output fails if it deviates by more than `tolerance` times the noise.
 
 An output that fails is looked at again before anybody is told: the original is moved by rounding noise several more
-times, so that a noise that happened to be small, or a tie that may fall either way, is not taken for a fault.
+times, so that a noise that happened to be small, or a tie that may fall either way, is not taken for a fault. Where float64 can be
+computed, the original's own error in its own type counts as noise, too.
 
 Small models are compared in float64, too: there rounding hides next to nothing.
 """
@@ -18,16 +19,17 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnx_grow.errors import InvalidRequestError
+from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import Model, load
 from onnx_grow.verification import checks
+from onnx_grow.verification.branches import WAYS, Way, branches, forced
 from onnx_grow.verification.comparison import Difference, difference, is_exact, same_top
 from onnx_grow.verification.datasets import Given
 from onnx_grow.verification.inputs import Feed
@@ -97,7 +99,7 @@ def verify(
 class Standard:
     """An original that any number of grown models can be compared with: it runs once, when it is first needed.
 
-    Arguments are those of `verify`; `stage` says where it runs.
+    Arguments are those of `verify`; `stage` says where it runs. With `everywhere` models are compared along all branches of Ifs, too.
     """
 
     model: Model
@@ -105,6 +107,13 @@ class Standard:
     inputs: Given | None = None
     shapes: Mapping[str, Sequence[int]] | None = None
     seeds: int | None = None
+    everywhere: bool = True
+
+    @cached_property
+    def branches(self) -> dict[Way, Standard]:
+        """The original along each of its branches."""
+        ways = branches(self.model) if self.everywhere else ()
+        return {way: replace(self, model=forced(self.model, way), everywhere=False) for way in ways}
 
     @cached_property
     def reference(self) -> Reference:
@@ -138,15 +147,15 @@ class Standard:
             reference = self.reference
             feeds = reference.feeds
             comparison = _compare(reference, grown)
-            outputs = comparison.settled(tolerance if max_error is None else math.inf)
-            found.append(comparison.check)
             wanted = is_small(before, _sizes(feeds[0])) and max_error is None if proof is None else proof
+            outputs = comparison.settled(tolerance if max_error is None else math.inf, wanted)
+            found.append(comparison.check)
             if wanted and comparison.check.ok:
                 first, expected = feeds[0].arrays, reference.plain[0]
                 proved = prove(before, grown, first, expected=expected, tolerance=tolerance)
                 found.append(Check("float64", proved.ok, proved.detail))
             notes = [*reference.notes, *_warnings(reference)]
-        return Report(
+        report = Report(
             provider=device.name,
             device=str(device),
             tolerance=tolerance,
@@ -157,8 +166,32 @@ class Standard:
             warnings=tuple(notes),
             float64=proved.error if proved else None,
             feed=feeds[0].arrays if feeds else None,
-            seconds=time.perf_counter() - started,
+            seconds=0.0,
         )
+        for way, standard in self.branches.items() if outputs else ():
+            try:
+                branch = standard.compare(
+                    forced(grown, way), tolerance=tolerance, max_error=max_error, proof=proof
+                )
+            except (InvalidModelError, InvalidRequestError):
+                left = f"not compared where {WAYS[way]}: the original does not run so with these inputs"
+                report = replace(report, warnings=(*report.warnings, left))
+            else:
+                report = _joined(report, branch, WAYS[way])
+        return replace(report, seconds=time.perf_counter() - started)
+
+
+def _joined(report: Report, branch: Report, where: str) -> Report:
+    """A report that also says what was found along other branches."""
+    return replace(
+        report,
+        outputs=(*report.outputs, *(replace(o, name=f"{o.name} ({where})") for o in branch.outputs)),
+        checks=(
+            *report.checks,
+            *(replace(c, name=f"{c.name} ({where})") for c in branch.checks if c.name in ("runs", "float64")),
+        ),
+        float64=max((e for e in (report.float64, branch.float64) if e is not None), default=None),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,8 +207,8 @@ class _Comparison:
     tops: Mapping[str, Sequence[float]]
     check: Check
 
-    def settled(self, tolerance: float) -> list[Output]:
-        """The figures of all outputs, after a second look if any of them seems to fail."""
+    def settled(self, tolerance: float, in_float64: bool) -> list[Output]:
+        """The figures of all outputs, after a second look if any of them seems to fail, and a third in float64."""
         outputs = self._outputs()
         for look in range(SECOND_LOOK):
             suspects = [
@@ -184,6 +217,9 @@ class _Comparison:
             if not suspects or (look >= SECOND_LOOK // 3 and max(suspects) > HOPELESS * tolerance):
                 break
             self.reference.shake()
+            outputs = self._outputs()
+        if in_float64 and any(not output.exact and output.ratio > tolerance for output in outputs):
+            self.reference.compare_with_float64()
             outputs = self._outputs()
         return outputs
 
