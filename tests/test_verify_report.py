@@ -91,7 +91,7 @@ def test_json_has_stable_keys_and_no_infinities():
     ]  # fmt: skip
     assert value["checks"] == [{"name": "versions", "ok": True, "detail": "unchanged"}]
     assert list(value["outputs"][0]) == [
-        "name", "dtype", "exact", "error_l2", "error_max", "noise_l2", "noise_max", "ratio", "worst_input", "top1",
+        "name", "dtype", "exact", "error_l2", "error_max", "noise_l2", "noise_max", "ratio", "worst_input", "top1", "excused",
         "ok", "why",
     ]  # fmt: skip
     assert value["outputs"][1]["ratio"] is None

@@ -252,7 +252,9 @@ class _Rewrite:
     def _growth(self, dilution: Dilution) -> float:
         name = self.analysis.topology.proto(dilution.node).output[0]
         dims = self.analysis.dims.get(name)
-        if dims is None:  # a node that turned out not to be what its operator has to be: all that it touches stays
+        if (
+            dims is None
+        ):  # a node that turned out not to be what its operator has to be: all that it touches stays
             return 1.0
         dim = dims[dilution.position]
         return grown_size(dim, self.maps) / size(dim)
