@@ -135,3 +135,15 @@ def test_attributes_of_every_kind() -> None:
     assert after["g"] == "graph of 0 nodes"
     assert after["t"].startswith("tensor of shape [99], CRC ")
     assert after["texts"].startswith("tensor of shape [1], CRC ")
+
+
+def test_what_grew_in_a_body_is_told() -> None:
+    text = """(float[N,4] x, bool c) => (float[N,3] y) {
+        y = If(c) <then_branch = t () => (float[N,3] a) { v = Constant<value = float[4,2] {1,2,3,4,5,6,7,8}>()
+                       w = Constant<value = float[2,3] {1,2,3,4,5,6}>() h = MatMul(x, v) r = Relu(h) a = MatMul(r, w) },
+                   else_branch = e () => (float[N,3] b) { u = Constant<value = float[4,3] {1,2,3,4,5,6,7,8,9,1,2,3}>() b = MatMul(x, u) }>
+    }"""
+    model = build(text)
+    assert not diff(model, model).layers
+    changed = diff(model, og.widen(model)).layers
+    assert {layer.operator for layer in changed} == {"Constant"}

@@ -126,7 +126,10 @@ def _departure(original: Model, grown: Model, feed: Mapping[str, Any]) -> str:
 
     try:
         model, maps = replayed(original, grown)
-        again = trace(model, grown, feed, expected="the recorded growth makes of the original")
+        expected = (
+            "the recorded growth makes of the original" if model is not original else "the original computes"
+        )
+        again = trace(model, grown, feed, expected=expected)
         return str(again or trace(original, grown, feed, maps, allowed=ROUNDED) or NOWHERE)
     except Unprovable as reason:
         return f"there is no trace: {reason}"

@@ -14,7 +14,8 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_grow.growth.provenance import history
-from onnx_grow.model import Model, Weight
+from onnx_grow.model import Model, Weight, flattened
+from onnx_grow.model.bodies import MARKERS
 
 __all__ = ["Change", "Difference", "LayerDifference", "diff"]
 
@@ -90,16 +91,17 @@ class Difference:
 def diff(original: Model, grown: Model) -> Difference:
     """Compare two models by their files: nodes, weights, attributes, inputs and outputs. Nothing is run.
 
-    Bodies of control flow are compared as a whole.
+    Nodes in the bodies of control flow are compared like all others.
     """
-    weights = (original.weights, grown.weights)
+    before, after = flattened(original), flattened(grown)
+    weights = (before.weights, after.weights)
     return Difference(
         Change("parameters", original.parameters, grown.parameters),
         Change("nodes", len(original.skeleton.graph.node), len(grown.skeleton.graph.node)),
-        tuple(_layers(original, grown)),
+        tuple(_layers(before, after)),
         tuple(_changes(*({name: weight.shape for name, weight in held.items()} for held in weights))),
         tuple(
-            name for name, weight in grown.weights.items() if _has_other_values(weights[0].get(name), weight)
+            name for name, weight in after.weights.items() if _has_other_values(weights[0].get(name), weight)
         ),
         tuple(_changes(*(_interface(model) for model in (original, grown)))),
         tuple(_latest(history(original), history(grown))),
@@ -107,7 +109,10 @@ def diff(original: Model, grown: Model) -> Difference:
 
 
 def _layers(original: Model, grown: Model) -> Iterator[LayerDifference]:
-    before, after = (_named(model.skeleton.graph.node) for model in (original, grown))
+    before, after = (
+        _named(node for node in model.skeleton.graph.node if node.domain not in MARKERS)
+        for model in (original, grown)
+    )
     for key, node in after.items():
         old = before.get(key)
         if old is None:

@@ -76,7 +76,7 @@ def prove(
     except Unprovable as reason:
         return Proof(True, None, f"no proof: {reason}")
     ok = error <= tolerance * noise
-    verdict = "no more than" if ok else "and not"
+    verdict = "no more than" if ok else "more than"
     return Proof(
         ok,
         error,
