@@ -123,7 +123,10 @@ def test_signals_reach_the_work_and_it_cleans_up(
     folder: Path, number: signal.Signals, code: int, to_all: bool
 ) -> None:
     """As a terminal sends them, to all processes of the command, or to the first one only."""
-    before = "os.setsid(); signal.signal(signal.SIGINT, signal.default_int_handler)"
+    before = (
+        "os.setsid(); signal.signal(signal.SIGINT, signal.default_int_handler)"  # background jobs ignore it
+    )
+    before += "; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # and those of nohup this one
     before += IN_THE_MIDDLE.format(then="open('begun', 'w').close(); time.sleep(60)")
     with started(before, "widen", "model.onnx") as process:
         waiting_for("begun", folder)
