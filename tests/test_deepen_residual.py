@@ -149,6 +149,11 @@ BLOCKS = {
         "= Add(x, i) }",
         "o",
     ),
+    "switched off by a single number in a Constant node": (
+        f"{ROWS} <float[6, 6] w> {{ off = Constant <value = float[1] {{0}}> () a = MatMul(x, w) "
+        "b = Mul(a, off) y = Add(x, b) }",
+        "off",
+    ),
     "context from elsewhere": (
         "(float[N, 6] x, float[N, 6] mask) => (float[N, 6] y) <float[6, 6] w1, float[6, 6] w2> "
         "{ a = MatMul(x, w1) c = Mul(a, mask) d = MatMul(c, w2) y = Add(x, d) }",

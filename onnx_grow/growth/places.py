@@ -134,7 +134,11 @@ def _blocks(flow: Dataflow, shapes: Shapes, skips: Sequence[Skip]) -> list[Place
 def _block(flow: Dataflow, shapes: Shapes, group: tuple[Skip, ...], path: str) -> Place:
     last = group[-1]
     members = tuple(dict.fromkeys(index for skip in group for index in skip.members))
-    copied = [name for skip in group for name in weights_of(flow, (*skip.nodes, *last.tail))[0]]
+    copied = [
+        name
+        for skip in group
+        for name in weights_of(flow, (*skip.nodes, *last.tail), skip.zeroed or frozenset())[0]
+    ]
     linear = Counter(
         operator(flow.nodes[index])
         for skip in group

@@ -7,7 +7,7 @@ Wu et al., LLaMA Pro, ACL 2024; zero scale of a last norm: Goyal et al., arXiv 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import takewhile
 
 from onnx_grow.errors import InvalidRequestError
@@ -73,10 +73,12 @@ class _Copies:
         self._flow = flow
         self._node_home = home(bare(flow.nodes[index].name) for index in members)
 
-    def add(self, nodes: list[int], renamed: Mapping[str, str], zeroed: Iterable[str] = ()) -> dict[str, str]:
+    def add(
+        self, nodes: list[int], renamed: Mapping[str, str], zeroed: Collection[str] = ()
+    ) -> dict[str, str]:
         """Copy nodes that read `renamed` tensors, and the weights they train; the names of everything in the copy."""
         names = dict(renamed)
-        roots, carriers = weights_of(self._flow, nodes)
+        roots, carriers = weights_of(self._flow, nodes, zeroed)
         weight_home = home(map(bare, roots))
         for root in roots:
             weight = self._flow.stored(root)
@@ -103,7 +105,7 @@ def _found(
 ) -> tuple[int, list[int]]:
     join = _producer(flow, layer, branch.total)
     nodes = reach.between(branch.source, branch.end)
-    trained, _ = weights_of(flow, nodes or ())
+    trained, _ = weights_of(flow, nodes or (), branch.zeroed)
     if not nodes or branch.end not in flow.nodes[join].input or not set(branch.zeroed) <= set(trained):
         raise _foreign(layer)
     return join, nodes

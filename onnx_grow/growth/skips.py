@@ -90,11 +90,13 @@ def layers(flow: Dataflow, skips: Iterable[Skip]) -> list[tuple[Skip, ...]]:
     return [group for row in rows for group in _periods(row)]
 
 
-def weights_of(flow: Dataflow, nodes: Iterable[int]) -> tuple[list[str], list[int]]:
+def weights_of(
+    flow: Dataflow, nodes: Iterable[int], zeroed: Collection[str] = ()
+) -> tuple[list[str], list[int]]:
     """The stored tensors that some nodes train on, and the nodes that compute constants from them; both in order.
 
     Integers are shapes, axes and indices, and are not trained, unless they are quantised weights; nor are the single
-    numbers of Constant nodes and zero points.
+    numbers of Constant nodes and zero points, unless a copy of the nodes has them `zeroed`: it learns by them.
     """
     roots: dict[str, None] = {}
     above: set[int] = set()
@@ -103,7 +105,7 @@ def weights_of(flow: Dataflow, nodes: Iterable[int]) -> tuple[list[str], list[in
         name = stack.pop()
         index = flow.producer(name)
         if index is None or operator(flow.nodes[index]) == "Constant":
-            if _is_trained(flow, name, is_node=index is not None):
+            if name in zeroed or _is_trained(flow, name, is_node=index is not None):
                 roots[name] = None
         elif index not in above:
             above.add(index)
