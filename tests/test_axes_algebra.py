@@ -305,6 +305,29 @@ def test_size_one_is_the_empty_product() -> None:
     np.testing.assert_array_equal(found(index_map((), {}), 1), [0])
 
 
+def test_empty_parts_of_a_sum_add_nothing() -> None:
+    a, b = axis(3), axis(2)
+    assert concat([axis(0), a]) is a
+    (joined,) = concat([axis(0), a, axis(0), b])
+    assert joined.parts == (a, b)
+    assert size(concat([axis(0), axis(0)])) == 0
+
+
+def test_empty_products_align_between_their_empty_factors() -> None:
+    a, empty, b = Axis(6), Axis(0), Axis(4)
+    c, d = Axis(2), Axis(3)
+    Algebra().unify((a, empty, b), (c, d, Axis(0), Axis(2), Axis(2)), "r")
+    assert resolve((a,)) == (c, d)
+    assert not any(leaf.frozen for leaf in leaves((a, b)))
+    assert empty.frozen
+
+
+def test_empty_products_that_do_not_align_freeze() -> None:
+    a, b = Axis(6), Axis(4)
+    Algebra().unify((a, Axis(0)), (Axis(0), b), "r")
+    assert list(a.reasons) == list(b.reasons) == ["the channels on the two sides of r do not align"]
+
+
 def test_nothing_grows_means_no_map() -> None:
     a, b = Axis(3), Axis(2)
     assert index_map((a, b), {}) is None

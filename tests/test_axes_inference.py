@@ -132,14 +132,6 @@ def test_tensors_without_a_known_shape_stop_what_reads_them() -> None:
     assert any("SequenceConstruct" in reason for reason in reasons(analysis, "a"))
 
 
-def test_empty_tensors_stop_the_rule() -> None:
-    model = build(
-        """(double[2, 4] x) => (double[2, 3] y, double[0, 6] z) <double[4, 6] v, double[6, 3] w,
-            int64[1] zero = {0}> { a = MatMul(x, v) y = MatMul(a, w) z = Slice(a, zero, zero, zero) }"""
-    )
-    assert "Slice 'z': one of its tensors is empty" in reasons(analysed(model), "a")
-
-
 def test_the_long_name_of_the_default_domain() -> None:
     model = build(
         TWO.replace("(double[N", '<ir_version: 8, opset_import: ["ai.onnx" : 17]> g (double[N', 1).replace(

@@ -370,13 +370,38 @@ SLICE = [
         ),
         "a a:2",
     ),
+    *(
+        Case(
+            f"slice: every other, {name}",
+            parted(
+                f"c = Slice(a, {first}, one, two) d = Slice(a, one, {second}, one, two)",
+                "int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] six = {6}, int64[1] last = {-1},"
+                "int64[1] beyond = {9}, int64[1] end = {9223372036854775807}",
+            ),
+        )
+        for name, first, second in (
+            ("to the size", "zero, six", "six"),
+            ("to the end", "zero, end", "end"),
+            ("beyond the size", "zero, beyond", "beyond"),
+            ("up to the last", "zero, last", "six"),
+        )
+    ),
     Case(
-        "slice: every other",
+        "slice: every other, turned by two angles",
+        between(
+            """c = Slice(a, zero, six, one, two) d = Slice(a, one, six, one, two) e = Neg(d) f = Unsqueeze(e, last)
+            g = Unsqueeze(c, last) h = Concat <axis=-1> (f, g) r = Reshape(h, all) s = Mul(r, t) b = Add(a, s)""",
+            "int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] six = {6}, int64[1] last = {-1},"
+            "int64[2] all = {-1, 6}, double[6] t",
+        ),
+    ),
+    Case(
+        "slice: every third of some",
         """(double[N, 4] x) => (double[N, 3] y)
-        <double[4, 6] v, double[3, 3] w, int64[1] zero = {0}, int64[1] six = {6}, int64[1] one = {1}, int64[1] two = {2}> {
-        a = MatMul(x, v) b = Slice(a, zero, six, one, two) y = MatMul(b, w) }""",
+        <double[4, 8] v, double[3, 3] w, int64[1] zero = {0}, int64[1] eight = {8}, int64[1] one = {1}, int64[1] three = {3}> {
+        a = MatMul(x, v) b = Slice(a, zero, eight, one, three) y = MatMul(b, w) }""",
         "",
-        {"a": "Slice 'b': takes every 2th of this dimension"},
+        {"a": "Slice 'b': takes every 3th of this dimension"},
     ),
     Case(
         "slice: backwards",
@@ -501,6 +526,53 @@ PAD = [
     ),
 ]
 
+EMPTY = [
+    Case(
+        "empty: a part of a concatenation",
+        between("c = Expand(t, s) b = Concat <axis=0> (c, a)", "double[0, 6] t, int64[2] s = {0, 6}"),
+    ),
+    Case(
+        "empty: parts of a split",
+        """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[6, 3] w, int64[3] parts = {0, 6, 0}> {
+        a = MatMul(x, v) c, b, d = Split <axis=1> (a, parts) e = Relu(c) f = Concat <axis=1> (e, b, d) y = MatMul(f, w) }""",
+    ),
+    Case(
+        "empty: cut off in front and put back, reshaped",
+        """(double[2, 4] x) => (double[2, 3] y) <double[4, 6] v, double[6, 3] w, int64[1] zero = {0}, int64[1] one = {1},
+            int64[1] end = {9}, int64[3] heads = {2, -1, 3}, int64[3] none = {0, 2, 3}, int64[2] back = {2, 6}> {
+        a = MatMul(x, v) c = Slice(a, zero, zero, zero) d = Reshape <allowzero=1> (c, none) e = Slice(a, zero, end, zero)
+        f = Reshape(e, heads) g = Neg(f) h = Concat <axis=0> (d, g) r = Reshape(h, back) y = MatMul(r, w) }""",
+        "a a:2",
+    ),
+    Case(
+        "empty: the end before the start",
+        between(
+            "c = Slice(a, four, two, one) b = Concat <axis=1> (a, c)",
+            "int64[1] four = {4}, int64[1] two = {2}, int64[1] one = {1}",
+        ),
+        "a a:2",
+    ),
+    Case(
+        "empty: a sum over nothing",
+        between("c = Slice(a, zero, zero, zero) s = ReduceSum(c, zero) b = Add(a, s)", "int64[1] zero = {0}"),
+    ),
+    Case(
+        "empty: a product over nothing",
+        between(
+            "c = Slice(u, zero, zero, zero) d = Slice(a, zero, zero, one) e = MatMul(d, c) b = Add(a, e)",
+            "double[5, 6] u, int64[1] zero = {0}, int64[1] one = {1}",
+        ),
+    ),
+    Case(
+        "empty: reshaped otherwise",
+        """(double[2, 4] x) => (double[2, 3] y, double[6, 0] z) <double[4, 6] v, double[6, 3] w, int64[1] zero = {0},
+            int64[2] turned = {6, 0}> { a = MatMul(x, v) y = MatMul(a, w) c = Slice(a, zero, zero, zero)
+            z = Reshape <allowzero=1> (c, turned) }""",
+        "",
+        {"a": "the channels on the two sides of Reshape 'z' do not align"},
+    ),
+]
+
 WEIGHTS = [
     Case("weights behind Identity", between("u2 = Identity(u) b = MatMul(a, u2)", "double[6, 6] u"), "a b"),
     Case(
@@ -546,7 +618,9 @@ WEIGHTS = [
 
 
 @pytest.mark.parametrize(
-    "case", [*TRANSPOSE, *RESHAPE, *REPEAT, *BLOCKS, *JOIN, *SPLIT, *SLICE, *GATHER, *PAD, *WEIGHTS], ids=str
+    "case",
+    [*TRANSPOSE, *RESHAPE, *REPEAT, *BLOCKS, *JOIN, *SPLIT, *SLICE, *GATHER, *PAD, *EMPTY, *WEIGHTS],
+    ids=str,
 )
 def test_movement(case: Case) -> None:
     case.check()

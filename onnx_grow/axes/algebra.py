@@ -36,7 +36,7 @@ class Axis:
     def __init__(self, size: int) -> None:
         self.size = size
         self.bound: Dim | None = None
-        self.reasons: dict[str, None] = {}
+        self.reasons: dict[str, None] = {} if size else {"it is empty": None}
         self.statistics: dict[str, None] = {}
         self.replicated: dict[str, None] = {}
 
@@ -88,8 +88,9 @@ def axis(n: int) -> Dim:
 
 
 def concat(parts: Iterable[Dim]) -> Dim:
-    """The ordered sum of dimensions; a single part is itself."""
+    """The ordered sum of dimensions; a single part is itself, an empty one adds nothing."""
     parts = tuple(parts)
+    parts = tuple(part for part in parts if size(part)) or parts[:1]
     return parts[0] if len(parts) == 1 else (Sum(parts),)
 
 
@@ -220,7 +221,15 @@ class Algebra:
         while work:
             left, right = work.pop()
             if left is not right:
-                self._products(left, right, work, where)
+                (self._products if size(left) else self._empties)(left, right, work, where)
+
+    def _empties(self, a: Dim, b: Dim, work: list[tuple[Dim, Dim]], where: str) -> None:
+        """Equate two products of no elements: nothing tells where one goes on in the other but their empty factors."""
+        left, right = _runs(a), _runs(b)
+        if list(map(size, left)) == list(map(size, right)):
+            work.extend(zip(left, right, strict=True))
+        else:
+            self.freeze((*a, *b), f"the channels on the two sides of {where} do not align")
 
     def _products(self, a: Dim, b: Dim, work: list[tuple[Dim, Dim]], where: str) -> None:
         left, right = list(reversed(a)), list(reversed(b))
@@ -351,6 +360,17 @@ def _shortcut(dim: Dim) -> Dim:
     while len(dim) == 1 and isinstance(dim[0], Axis) and dim[0].bound is not None:
         dim = dim[0].bound
     return dim
+
+
+def _runs(dim: Dim) -> list[Dim]:
+    """The products between the empty factors of a product."""
+    runs: list[list[Factor]] = [[]]
+    for factor in resolve(dim):
+        if factor.size:
+            runs[-1].append(factor)
+        else:
+            runs.append([])
+    return list(map(tuple, runs))
 
 
 def _take(stack: list[Factor]) -> Factor | None:

@@ -105,8 +105,6 @@ class _Walk:
             ]
             if unknown and (proto.domain, proto.op_type) != (JOIN, "If"):  # one branch may never be taken
                 raise Unsupported(f"the shape of its input '{unknown[0]}' is not known")
-            if any(0 in shape for shape in (*map(view.shape, _data(view)), *view.out_shapes) if shape):
-                raise Unsupported("one of its tensors is empty")
             _state(rule, view)
             self._replicate(view)
             unknown = [n for n in proto.output if n not in self.shapes.shape and self._read(n)]
@@ -225,12 +223,6 @@ class _Walk:
         for dim in dims:
             self.said.algebra.freeze(dim, reason)
         return dims
-
-
-def _data(view: Node) -> list[int]:
-    """The inputs that are there, but for empty lists among the constants, which stand for an option not taken."""
-    present = [i for i, dims in enumerate(view.dims) if dims is not None]
-    return [i for i in present if not (view.constant[i] and view.shape(i) == (0,))]
 
 
 def _state(rule: Rule, view: Node) -> None:

@@ -208,6 +208,9 @@ class Grown:
         """Rows of the first dimension, as many as make a block; all at once where rows depend on each other."""
         rng = np.random.Generator(np.random.SFC64(list(hashlib.sha256(self.seed.encode()).digest())))
         values = self.base.array()
+        if 0 in self.shape:
+            yield np.empty(self.shape, values.dtype)
+            return
         shared = any(isinstance(step, Share | Mix) and step.dim == 0 for step in self.steps)
         if not self.shape or shared or raw_length(self.dtype, (8,)) < 8:
             yield self._block(values, slice(None), rng)

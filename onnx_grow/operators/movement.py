@@ -149,7 +149,7 @@ def split(node: Node) -> None:
     dims = node.input(0)
     at = node.axis(node.attribute("axis", 0))
     lengths = [shape[at] if shape else 0 for shape in node.out_shapes]
-    if 0 in lengths:
+    if sum(lengths) != size(dims[at]):
         lengths = node.integers("split", 1) or []
     if sum(lengths) != size(dims[at]) or len(lengths) != len(node.out_shapes) or min(lengths) < 0:
         raise Unsupported("the lengths of its parts are not known")
@@ -178,11 +178,17 @@ def cut_out(node: Node) -> None:
     for k, (a, start, end, step) in enumerate(zip(axes, starts, ends, steps, strict=True)):
         at = node.axis(a)
         dim, length = dims[at], size(dims[at])
+        lo, hi = (min(max(v + length if v < 0 else v, 0), length) for v in (start, end))
+        if step > 1 and length % step == 0 and start == lo < step and node.out_shape()[at] == length // step:
+            dims[at] = axis(length // step)
+            node.unify(dim, (*dims[at], *node.frozen(step, "takes one in so many of this dimension")))
+            new_ends[k] = dim if length <= end < _ENDLESS else None
+            continue
         if step != 1:
             node.freeze(dim, f"takes every {step}th of this dimension")
             dims[at] = node.frozen(node.out_shape()[at], "takes some of a dimension")
             continue
-        lo, hi = (min(max(v + length if v < 0 else v, 0), length) for v in (start, end))
+        hi = max(lo, hi)
         before, kept, after = _cut(node, dim, [lo, hi - lo, length - hi])
         dims[at] = kept
         new_starts[k] = _bound(start, before, (kept, after))
