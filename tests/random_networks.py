@@ -283,7 +283,7 @@ def _blocks_back_to(g: Graph, x: Value) -> Value:
         y = _block(g, y)
     if (
         y.shape != x.shape
-        and x.rank
+        and y.rank == x.rank > 0
         and y.shape[:-1] == x.shape[:-1]
         and is_fixed(y.shape[-1])
         and is_fixed(x.shape[-1])

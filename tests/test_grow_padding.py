@@ -317,3 +317,15 @@ def test_parameters_that_several_names_share() -> None:
     branch += "r = Tanh(b) d0 = MatMul(r, w) d1 = Add(d0, oo) kk = Identity(k) d = Mul(d1, kk) e = Add(a, d)"
     model = network("layer", branch=branch)
     assert deviation(model, widen(model, widths={"a0": 30})) < 1e-10
+
+
+def test_channels_that_a_lookup_picks_refuse() -> None:
+    """Copies of positions picked are no mean of what is picked, though the positions themselves have no such channels."""
+    body = "p = Gather <axis=-1> (x, at) n = LayerNormalization (p, g, t) y = MatMul(n, h)"
+    model = build(
+        f"(double[2, 4] x) => (double[2, 3] y) <int64[6] at, double[6] g, double[6] t, double[6, 3] h> {{ {body} }}",
+        at=np.array([3, 1, 0, 2, 2, 1]),
+    )
+    with pytest.raises(NothingToGrowError, match="Gather 'p' picks what each of its channels is"):
+        widen(model, factor=1.5)
+    assert deviation(model, widen(model, factor=2)) < 1e-9

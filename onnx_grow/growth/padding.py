@@ -276,6 +276,8 @@ class _Pad:
     def _hand_back(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
         """Demand of a node's operands what makes its result as demanded."""
         op, zero = proto.op_type, not mixture.any()
+        if op in _LINEAR and op != "Expand" and self._position(index, 0) is None:
+            raise NotLinear(f"{self._label(index)} picks what each of its channels is")
         if op in _LINEAR or (zero and op in (*_ZERO_AT_ZERO, "Pow", "MaxPool") and len(proto.input) <= 2):
             self._give(index, 0, mixture)
         elif zero and op == "Sub" and self._mean_of(proto.input[1]) == proto.input[0]:
