@@ -27,7 +27,7 @@ from onnx_grow.growth.nonlinear import insert_new_branch, insert_parametric
 from onnx_grow.growth.places import Place, Survey, Wishes, choose, skipped
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.residual import insert_residual
-from onnx_grow.model import Draft, Model, flattened, inlined, nested
+from onnx_grow.model import Draft, Model, flattened, inlined, nested, unlisted
 from onnx_grow.shapes import Shapes
 from onnx_grow.shapes import infer as infer_shapes
 
@@ -137,7 +137,7 @@ def deepened(
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[DeepenPlan, Model]:
     """Both at once: the plan of `plan_deepen` and the model of `deepen`, whose arguments it takes."""
-    model = flattened(inlined(model))
+    model = flattened(unlisted(inlined(model)))
     wishes = Wishes(scheme, activation, expansion, seed)
     if to_params is None:
         survey, plan = _planned(model, after, every, None, wishes, calibration, shapes)
@@ -156,7 +156,7 @@ def deepened(
 
 def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
     """Do what a plan says. Raises InvalidRequestError when the plan does not fit the model."""
-    model = flattened(inlined(model))
+    model = flattened(unlisted(inlined(model)))
     return _applied(model, plan, Dataflow(model))
 
 

@@ -14,7 +14,7 @@ from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, che
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.rewrite import footprint, rewrite
 from onnx_grow.growth.schemes import assigned
-from onnx_grow.model import Model, flattened, inlined, nested
+from onnx_grow.model import Model, flattened, inlined, nested, unlisted
 from onnx_grow.operators import RULES
 from onnx_grow.operators.costs import batch, costs
 from onnx_grow.shapes import infer as infer_shapes
@@ -153,7 +153,7 @@ def apply_widen(model: Model, plan: WidenPlan) -> Model:
 
 def analyse(model: Model, shapes: InputShapes | None) -> Analysis:
     """The axes of a model, functions and bodies written out."""
-    model = flattened(inlined(model))
+    model = flattened(unlisted(inlined(model)))
     return infer(model, infer_shapes(model, shapes or None), RULES)
 
 

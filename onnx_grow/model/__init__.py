@@ -11,6 +11,7 @@ from onnx_grow.model.draft import Draft
 from onnx_grow.model.functions import inlined
 from onnx_grow.model.loader import load
 from onnx_grow.model.model import HISTORY, Model, holds_parameters
+from onnx_grow.model.sequences import unlisted
 from onnx_grow.model.topology import Topology
 from onnx_grow.model.weights import Inline, Stored, Typed, Weight, dtype_name, raw_length
 from onnx_grow.model.writer import PendingFile, save, staged
@@ -34,4 +35,5 @@ __all__ = [
     "raw_length",
     "save",
     "staged",
+    "unlisted",
 ]
