@@ -73,6 +73,12 @@ SITES = {
         f"{IMAGE} <float[4, 3, 2, 3] w> {{ a = Conv <strides = [2, 1], dilations = [2, 1], pads = [1, 0, 1, 2]> (x, w) y = Relu(a) }}",
         "Conv Relu Conv Relu",
     ),
+    "convolutions side by side": (
+        f"{IMAGE} <float[4, 3, 1, 1] v, float[4, 3, 3, 3] w, float[4] s, float[4] b, float[4] m, float[4] positive, float nothing = {{0}}> "
+        "{ a = Conv(x, v) c = BatchNormalization(a, s, b, m, positive) d = Conv <pads = [1, 1, 1, 1]> (x, w) e = Add(c, d) "
+        "f = Add(e, nothing) y = Relu(f) }",
+        "Conv BatchNormalization Conv Add Add Relu Conv Relu",
+    ),
     "one dimension": (
         "(float[N, 3, 9] x) => (float[N, 4, T] y) <float[4, 3, 5] w> { a = Conv(x, w) y = Relu(a) }",
         "Conv Relu Conv Relu",

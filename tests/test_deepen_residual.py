@@ -283,6 +283,10 @@ def test_reading_only_the_shape_is_no_branch() -> None:
         ("a = MatMul(x, w) b = RandomNormalLike(a) y = Add(x, b)", "random (RandomNormalLike"),
         ("a = MatMul(x, w) b = Dropout(a, half, on) y = Add(x, b)", "random (Dropout"),
         ("a = MatMul(x, w) b = ReduceMean <axes = [0]> (a) y = Add(x, b)", "another shape"),
+        (
+            "a = Sigmoid(x) s = ReduceMax(a) b = Div(a, s) c = MatMul(b, w) y = Add(x, c)",
+            "divides by what may be zero",
+        ),
     ],
 )
 def test_branches_that_cannot_be_copied_are_refused(body: str, reason: str) -> None:

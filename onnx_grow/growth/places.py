@@ -281,6 +281,8 @@ def skipped(survey: Survey, globs: Sequence[str], chosen: Sequence[Place]) -> It
     """What was asked for and stays, with reasons, one entry for each kind of reason."""
     refused: dict[str, list[Refused]] = {}
     schemes = {place.layer.scheme for place in chosen}
+    if survey.wishes.scheme is None:
+        schemes.add("residual-copy")  # where it is not taken, here is why
     for entry in survey.refused:
         named = any(survey.matches(entry.members, glob) for glob in globs)
         if named or (not globs and (not chosen or entry.scheme in schemes)):

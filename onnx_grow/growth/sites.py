@@ -7,7 +7,8 @@ A branch of its own (x + W2 phi(W1 x)) fits everywhere.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import NodeProto, TensorProto
@@ -71,11 +72,24 @@ class Refused:
 def find_sites(flow: Dataflow, shapes: Shapes) -> list[Site | Refused]:
     """Every layer with constant weights, in order, as a site or with the reason why it is none."""
     feeding = feeding_layers(flow, shapes)
-    return [
-        _site(flow, shapes, index, feeding)
-        for index, node in enumerate(flow.nodes)
-        if operator(node) in _LAYERS and _weight(flow, index) is not None
-    ]
+    layers = (index for index in range(len(flow.nodes)) if _is_layer(flow, index))
+    return _joined(shapes, [_site(flow, shapes, index, feeding) for index in layers])
+
+
+def _joined(shapes: Shapes, sites: Sequence[Site | Refused]) -> list[Site | Refused]:
+    """Layers that are added up are one site: that of the largest of them."""
+    joined: dict[str | int, Site | Refused] = {}
+    for number, site in enumerate(sites):
+        if isinstance(site, Refused):
+            joined[number] = site
+            continue
+        other = joined.get(site.output)
+        if isinstance(other, Site):
+            first, second = (math.prod(shapes.shape[entry.weight]) for entry in (other, site))
+            members = tuple(dict.fromkeys((*other.members, *site.members)))
+            site = replace(other if first > second else site, members=members)
+        joined[site.output] = site
+    return list(joined.values())
 
 
 def feeding_layers(flow: Dataflow, shapes: Shapes) -> frozenset[str]:
@@ -97,6 +111,10 @@ def is_off(flow: Dataflow, shapes: Shapes, index: int) -> bool:
     node = flow.nodes[index]
     mode = node.input[2] if len(node.input) > 2 else ""
     return not mode or (mode in shapes.value and not shapes.value[mode].any())
+
+
+def _is_layer(flow: Dataflow, index: int) -> bool:
+    return operator(flow.nodes[index]) in _LAYERS and _weight(flow, index) is not None
 
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "com.microsoft.FusedConv"})
@@ -342,9 +360,11 @@ def _pass_arithmetic(flow: Dataflow, shapes: Shapes, path: _Path, index: int, ch
     """Whether a sum or product is a bias or a scale, which a bias may repeat."""
     node = flow.nodes[index]
     constants = [name for name in node.input if name in flow.constants]
-    if not constants:  # the scale of a quantised product is computed
+    if not constants:
         other = next((name for name in node.input if name != path.tensor), "")
-        return operator(node) == "Mul" and math.prod(shapes.shape.get(other, (0, 0))) == 1
+        if operator(node) == "Mul":  # the scale of a quantised product is computed
+            return math.prod(shapes.shape.get(other, (0, 0))) == 1
+        return operator(node) == "Add" and bool(_summed_maps_read(flow, node.output[0]))
     if path.tensor not in shapes.shape or shapes.shape[path.tensor] != shapes.shape.get(node.output[0]):
         return False
     if operator(node) in ("Sub", "Div") and node.input[0] in flow.constants:
@@ -354,6 +374,28 @@ def _pass_arithmetic(flow: Dataflow, shapes: Shapes, path: _Path, index: int, ch
         path.has_bias = True
         path.repeated.append(index)
     return True
+
+
+def _summed_maps_read(flow: Dataflow, tensor: str) -> str:
+    """The one tensor that all of some linear maps read whose sum another one is; nothing if it is no such sum."""
+    read: set[str] = set()
+    pending = [tensor]
+    while pending and len(read) < 2:
+        name = pending.pop()
+        index = flow.producer(name)
+        if index is None or not _is_map(flow, index):
+            return ""
+        before = flow.activations(index)
+        producer = flow.producer(before[0])
+        if not _is_layer(flow, index) and producer is not None and _is_map(flow, producer):
+            pending += before
+        else:
+            read.update(before)
+    return read.pop() if len(read) == 1 else ""
+
+
+def _is_map(flow: Dataflow, index: int) -> bool:
+    return operator(flow.nodes[index]) in ("Add", "BatchNormalization") or _is_layer(flow, index)
 
 
 def _pass_split_norm(flow: Dataflow, shapes: Shapes, path: _Path, index: int) -> bool:

@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from onnx_grow.growth.activations import is_clamp
 from onnx_grow.growth.dataflow import RANDOM, Dataflow, Reach, enclosed, operator
+from onnx_grow.growth.divisors import unguarded_divisions
 from onnx_grow.growth.silence import has_weights, silence
 from onnx_grow.growth.sites import Refused, is_off
 from onnx_grow.model.bodies import MARKERS
@@ -135,6 +136,7 @@ class _Branch:
 def _branches(flow: Dataflow, shapes: Shapes) -> list[_Branch | Refused]:
     joins = [_Join(flow, shapes, index) for index in range(len(flow.nodes)) if _adds(flow, index)]
     reach = Reach(flow, (source for join in joins for source, _ in join.readings))
+    divisions = unguarded_divisions(flow, shapes)
     found: dict[int, _Branch | Refused] = {}
     for join in joins:
         reading = next((pair for pair in join.readings if reach.is_behind(pair[1], pair[0])), None)
@@ -158,6 +160,10 @@ def _branches(flow: Dataflow, shapes: Shapes) -> list[_Branch | Refused]:
         if reason := _refusal(flow, shapes, join, source, end, nodes):
             found[join.index] = Refused((join.index, *nodes), reason, scheme="residual-copy")
             continue
+        if unsafe := next((index for index in nodes if index in divisions), None):
+            reason = f"{flow.label(unsafe)!r} {_UNSAFE}"
+            found[join.index] = Refused((join.index, *nodes), reason, _UNSAFE, "residual-copy")
+            continue
         for index in nodes:
             found.pop(index, None)
         found[join.index] = _Branch(join.index, source, end, join.total, shape or (), tuple(nodes), linears)
@@ -169,6 +175,7 @@ def _branches(flow: Dataflow, shapes: Shapes) -> list[_Branch | Refused]:
 _SUM_IN_NORM = (
     "its sum is fused with a norm, between which no copy fits: deepen the model before it is optimised"
 )
+_UNSAFE = "divides by what may be zero for the input of a copy, on which it was not trained, and 0 / 0 times a zero weight is not zero"
 _FUSED = frozenset({"com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"})
 
 
