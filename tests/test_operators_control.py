@@ -237,7 +237,12 @@ CASES = [
     ),
     Case(
         "lists",
-        between("s = SequenceConstruct(a, a) b = SequenceAt(s, i)", "int64 i = {1}"),
+        between("c = Relu(a) s = SequenceConstruct(a, c) b = SequenceAt(s, i)", "int64 i = {1}"),
+    ),
+    Case(
+        "lists of unknown length",
+        """(double[N, 4] x, int64 k) => (double[N, 3] y) <double[4, 6] v, double[6, 3] w> {
+        a = MatMul(x, v) c = Relu(a) s = SequenceConstruct(a, c) b = SequenceAt(s, k) y = MatMul(b, w) }""",
         "",
         {"a": "it works on a list of tensors"},
     ),

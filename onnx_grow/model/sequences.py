@@ -223,7 +223,7 @@ class _Unlisting:
 
     def _constant(self, name: str, value: Array) -> NodeProto:
         self.spare.add(name)
-        return helper.make_node("Constant", [], [name], name, value=numpy_helper.from_array(value))
+        return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
 
     def _fresh(self, base: str) -> str:
         name = base
