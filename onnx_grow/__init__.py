@@ -23,6 +23,7 @@ from onnx_grow.errors import (
     NothingToGrowError,
     OnnxGrowError,
     OutputError,
+    UnsupportedOperatorError,
     VerificationFailedError,
 )
 
@@ -85,6 +86,7 @@ __all__ = [
     "OnnxGrowError",
     "OutputError",
     "Report",
+    "UnsupportedOperatorError",
     "VerificationFailedError",
     "WidenPlan",
     "apply",

@@ -49,3 +49,7 @@ class VerificationFailedError(OnnxGrowError):
     """The grown model does not compute what the original computes; nothing was written."""
 
     exit_code = 1
+
+
+class UnsupportedOperatorError(OnnxGrowError):
+    """The model has an operator that does not run in PyTorch; the message names it and its node."""

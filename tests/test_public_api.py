@@ -71,5 +71,6 @@ def test_errors_are_one_family_with_exit_codes():
         og.OutputError: 2,
         og.NothingToGrowError: 3,
         og.DeviceUnavailableError: 4,
+        og.UnsupportedOperatorError: 2,
         og.VerificationFailedError: 1,
     }

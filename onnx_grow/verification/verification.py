@@ -39,10 +39,10 @@ from onnx_grow.verification.proof import PLAUSIBLE, Proof, prove
 from onnx_grow.verification.providers import choose
 from onnx_grow.verification.reference import Reference, Stage, measure
 from onnx_grow.verification.report import Check, Output, Report
-from onnx_grow.verification.sessions import RunError, opened
+from onnx_grow.verification.sessions import Arrays, RunError, opened
 from onnx_grow.verification.trials import is_small
 
-__all__ = ["Standard", "verify"]
+__all__ = ["Comparison", "Standard", "verify"]
 
 Array = np.ndarray[Any, Any]
 
@@ -220,7 +220,7 @@ def _joined(report: Report, branch: Report, where: str) -> Report:
 
 
 @dataclass(frozen=True, eq=False)
-class _Comparison:
+class Comparison:
     """How the grown model's results differ from the original's.
 
     `found` lists the differences per output and run (without and with optimisation), `tops` the shares of equal top
@@ -231,6 +231,18 @@ class _Comparison:
     found: Mapping[str, Sequence[Sequence[Difference]]]
     tops: Mapping[str, Sequence[float]]
     check: Check
+
+    @classmethod
+    def of(cls, reference: Reference, results: Sequence[Arrays]) -> Comparison:
+        """The comparison of results that came from elsewhere, one set for every run without graph optimisation."""
+        found = {
+            name: [
+                [difference(reference.plain[run][name], results[run].get(name))]
+                for run in reference.runs(name)
+            ]
+            for name in reference.gauges
+        }
+        return cls(reference, found, {}, Check("runs", True, ""))
 
     def settled(self, tolerance: float, in_float64: bool) -> list[Output]:
         """The figures of all outputs, after a second look if any of them seems to fail, and a third in float64."""
@@ -269,7 +281,7 @@ class _Comparison:
         )
 
 
-def _compare(reference: Reference, grown: Model) -> _Comparison:
+def _compare(reference: Reference, grown: Model) -> Comparison:
     """Run the grown model on every feed, without and with graph optimisation, against the runs of the original."""
     stage = reference.stage
     path = stage.file(grown, "grown")
@@ -298,8 +310,8 @@ def _compare(reference: Reference, grown: Model) -> _Comparison:
                         if name in results and (top := same_top(array, results[name])) is not None:
                             tops.setdefault(name, []).append(top)
         except RunError as error:
-            return _Comparison(reference, {}, {}, Check("runs", False, f"not {way}: {error}"))
-    return _Comparison(reference, found, tops, Check("runs", True, told))
+            return Comparison(reference, {}, {}, Check("runs", False, f"not {way}: {error}"))
+    return Comparison(reference, found, tops, Check("runs", True, told))
 
 
 def _warnings(reference: Reference) -> list[str]:

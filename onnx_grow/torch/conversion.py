@@ -1,0 +1,114 @@
+"""From a model to a module, and from a module's state to a model."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto
+
+from onnx_grow.errors import InvalidRequestError, UnsupportedOperatorError
+from onnx_grow.model import Inline, Model, Weight, dtype_name, inlined
+from onnx_grow.model import load as load_model
+from onnx_grow.torch.equality import check
+from onnx_grow.torch.network import Entry, Network
+from onnx_grow.torch.program import compiled
+from onnx_grow.torch.tensors import Held, held
+from onnx_grow.torch.trainable import trainable
+from onnx_grow.torch.values import DTYPES, array_of, tensor_of
+
+__all__ = ["load", "save"]
+
+
+def load(model: Model | str | os.PathLike[str], *, verify: bool = True) -> Network:
+    """A module that computes what a model computes, in eval mode.
+
+    Its parameters are the floating-point weights, its buffers all other tensors: masks, constants that sizes are computed from, tables,
+    running statistics. `state_dict()` has them under the names of the model's initializers (a Constant node counts as one, under the
+    name of its output), in ONNX's layout. Tensors that the model shares stay shared.
+
+    Unless `verify` is False the module is compared with ONNX Runtime on made-up inputs, by the standard of `onnx_grow.verify`.
+
+    Raises UnsupportedOperatorError naming the operator and the node that does not run in PyTorch, VerificationFailedError where
+    results differ, InvalidModelError for a file that is no model or does not run in ONNX Runtime.
+    """
+    source = model if isinstance(model, Model) else load_model(model)
+    flat = inlined(source)
+    kept = {each.key for each in held(source) if each.is_written}
+    tensors = list(held(flat))
+    learning = trainable(flat, tensors)
+    keys = {(id(each.graph), each.name): each.key for each in tensors}
+    program = compiled(flat.skeleton.graph, keys, _versions(flat.skeleton))
+    entries = (_entry(each, each.key in learning, each.key in kept) for each in tensors)
+    texts = {name: weight for name, weight in source.weights.items() if weight.dtype == TensorProto.STRING}
+    network = Network(program, entries, source.skeleton, texts).eval()
+    if verify:
+        check(network, source)
+    return network
+
+
+def save(network: Network, model: Model | None = None) -> Model:
+    """The model that a network came from (or another one with the same tensors) with the network's tensors in place of its own.
+
+    Names, element types and everything else stay. Raises InvalidRequestError where the network and the model do not hold the same
+    tensors, of the same shapes and types.
+    """
+    state = network.state_dict()
+    model = model or network.emptied()
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model.skeleton)
+    weights: dict[str, Weight] = dict(model.weights)
+    tensors = [each for each in held(model, skeleton) if each.is_written]
+    _refuse_others(state, [each.key for each in tensors])
+    for each in tensors:
+        array = _array(each, state[each.key])
+        if each.replace is None:
+            weights[each.name] = Inline(array)
+        else:
+            each.replace(array)
+    return replace(model, skeleton=skeleton, weights=weights, path=None, data_files=(), content=None)
+
+
+def _entry(each: Held, learns: bool, kept: bool) -> Entry:
+    if each.dtype not in DTYPES:
+        raise UnsupportedOperatorError(
+            f"PyTorch has no tensors of type {dtype_name(each.dtype)}, which {each.key!r} is of"
+        )
+    return Entry(each.key, tensor_of(each.array()), learns, kept)
+
+
+def _refuse_others(state: Mapping[str, Any], keys: list[str]) -> None:
+    missing, unknown = [key for key in keys if key not in state], sorted(state.keys() - set(keys))
+    if missing or unknown:
+        told = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}, which the model lacks"
+        raise InvalidRequestError(
+            f"the network is of another model: it {told}", hint="give the model that it was loaded from"
+        )
+
+
+def _array(each: Held, tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The values for a tensor of the model. Raises InvalidRequestError where shape or type are not the model's."""
+    if tuple(tensor.shape) != each.shape or tensor.dtype != DTYPES[each.dtype]:
+        raise InvalidRequestError(
+            f"{each.key!r} is {_told(tensor.dtype, tensor.shape)} in the network, "
+            f"{_told(DTYPES[each.dtype], each.shape)} in the model",
+            hint="a network keeps the shapes and types of its model; convert it back first (network.float())",
+        )
+    return array_of(tensor, each.dtype)
+
+
+def _told(dtype: torch.dtype, shape: Sequence[int]) -> str:
+    return f"{str(dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]"
+
+
+def _versions(skeleton: onnx.ModelProto) -> dict[str, int]:
+    versions = {
+        entry.domain if entry.domain != "ai.onnx" else "": entry.version for entry in skeleton.opset_import
+    }
+    return defaultdict(lambda: 1, versions)
