@@ -103,3 +103,14 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert maps["c"][0] is None
     assert maps["c"][1][:4] == [0, 1, 2, 3]
     assert run(main, ["diff", "a.onnx", "wide.onnx", "--map", "a.onnx"]).exit_code == 2
+
+
+def test_a_growth_that_fails_names_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = "b = Tanh(x) c = MatMul(b, v) d = Mul(c, steep) e = Exp(d) f = MatMul(e, w) [sum] y = Add(b, f)"
+    weights = "float[4, 4] v, float[4, 4] w, float steep = {30}"
+    text = f"(float[N, 4] x) => (float[N, 4] y) <{weights}> {{ {body} }}"  # the copy is exp of a large number, not finite
+    og.save(build(text), "a.onnx")
+    result = CliRunner().invoke(main, ["deepen", "a.onnx"])
+    assert result.exit_code == 1
+    assert "nothing was written; Add 'sum/deeper_1/sum' is the first to deviate" in result.stderr

@@ -12,6 +12,7 @@ import click
 
 from onnx_grow.cli.files import Target, bytes_on_disk, check_plan_file, read, write_plan
 from onnx_grow.cli.screen import Screen
+from onnx_grow.cli.tracing import traced
 
 if TYPE_CHECKING:
     from onnx_grow.growth import DeepenPlan, GrowPlan, WidenPlan
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Units of rounding noise allowed where noise was asked for: its twin without noise has proved equal by then.
 INEXACT = 1e9
+#: Bytes of a model that is run once more in float64 to find where its growth failed.
+TRACED = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,16 @@ def grow_file(
         growth = replace(growth, plan_file=plan_file)
     screen.show(growth.to_json(), growth.view(verbose=screen.verbose))
     if growth.report:
-        screen.end(growth.report, "verification failed, nothing was written")
+        screen.end(growth.report, f"verification failed, nothing was written{_place(growth, screen)}")
+
+
+def _place(growth: Growth, screen: Screen) -> str:
+    """Where a grown model that computes something else leaves the original, if it is small enough to be run in float64 for that."""
+    report = growth.report
+    if report is None or not report.beyond or report.feed is None or growth.source_bytes > TRACED:
+        return ""
+    with screen.progress("tracing"):
+        return f"; {traced(growth.original, growth.grown, report.feed)}"
 
 
 def _put(growth: Growth, target: Target, comparison: Comparison | None, screen: Screen) -> Growth:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from onnx_grow.cli.files import STANDARD, read
 from onnx_grow.cli.options import MODEL, Document, checking_options, presented
 from onnx_grow.cli.screen import Screen
+from onnx_grow.cli.tracing import traced
 from onnx_grow.errors import InvalidRequestError, VerificationFailedError
-
-if TYPE_CHECKING:
-    from onnx_grow.model import Model
-
-#: Deviation in float64 that rounding of grown weights explains.
-ROUNDED = 1e-5
-NOWHERE = "in float64 no tensor that both have deviates: the difference is one of rounding"
 
 
 @click.command(short_help="Does a grown model compute what the original computes?")
@@ -111,30 +104,11 @@ def verify(
     departure = None
     if trace and not report.ok and report.feed is not None:
         with screen.progress("tracing"):
-            departure = _departure(before, after, report.feed)
+            departure = traced(before, after, report.feed)
     verification = Verification(original, grown, report, departure)
     _tell([(f"{original} -> {grown}", verification.to_json())], junit)
     screen.show(verification.to_json(), verification.view(verbose=screen.verbose))
     screen.end(report, f"{grown} does not compute what {original} computes")
-
-
-def _departure(original: Model, grown: Model, feed: Mapping[str, Any]) -> str:
-    """The first tensor at which `grown` leaves what its recorded growth makes of `original`, or else the original itself."""
-    from onnx_grow.growth.correspondence import replayed
-    from onnx_grow.verification import trace
-    from onnx_grow.verification.proof import Unprovable
-
-    try:
-        model, maps = replayed(original, grown)
-        expected = (
-            "the recorded growth makes of the original" if model is not original else "the original computes"
-        )
-        again = trace(model, grown, feed, expected=expected)
-        return str(again or trace(original, grown, feed, maps, allowed=ROUNDED) or NOWHERE)
-    except Unprovable as reason:
-        return f"there is no trace: {reason}"
-    except InvalidRequestError as error:
-        return f"there is no trace, the growth that {grown.path} records is not of this original: {error.message}"
 
 
 def _many(manifest: Path, jobs: int, junit: str | None, screen: Screen) -> None:

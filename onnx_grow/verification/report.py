@@ -57,7 +57,7 @@ class Report:
     `provider` is `cpu` or `cuda`, `device` the line that also says why. `inputs` names the sets of inputs that were run,
     `tolerance` how many times its noise an output may deviate. `float64` is ||grown - original|| / ||original|| in float64, None where
     that was not asked for or cannot be evaluated. `max_error`, if given, is what `error_l2` may be instead. `feed` is the
-    first set of inputs, None if none was run.
+    set of inputs on which the first output beyond that deviates most, or the first set; None if none was run.
     """
 
     provider: str

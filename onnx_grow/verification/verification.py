@@ -182,6 +182,10 @@ class Standard:
             feed=feeds[0].arrays if feeds else None,
             seconds=0.0,
         )
+        worst = {output.worst_input for output in report.beyond[:1]}
+        report = replace(
+            report, feed=next((feed.arrays for feed in feeds if feed.label in worst), report.feed)
+        )
         for way, standard in self.branches.items() if outputs else ():
             try:
                 branch = standard.compare(
