@@ -37,6 +37,10 @@ NOTHING_INSERTED = {
         a = MatMul(x, v) p = Softmax(a) h = Einsum <equation="ni,eio->neo"> (x, w) y = Einsum <equation="ne,neo->no"> (p, h) }""",
     "a mixture of what two layers make": """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[4, 6] u, double[6, 3] w> {
         a = MatMul(x, v) p = Softmax(a) b = MatMul(x, u) e = Exp(b) g = Mul(p, e) y = MatMul(g, w) }""",
+    "an expected value, by a convolution": """(float[2, 3, 5] x) => (float[2, 2, 5] y) <float[6, 3, 1] v, float[2, 6, 1] w, float[2] b> {
+        a = Conv(x, v) p = Softmax <axis=1> (a) y = Conv(p, w, b) }""",
+    "an expected value, spread out": """(float[2, 3, 5] x) => (float[2, 2, N] y) <float[6, 3, 1] v, float[6, 2, 2] w> {
+        a = Conv(x, v) p = Softmax <axis=1> (a) y = ConvTranspose <strides=[2]> (p, w) }""",
     "signs see no factor": NORMALISED.replace("b = Div(a, n)", "o = Neg(n) g = Sign(o) b = Mul(a, g)"),
 }
 

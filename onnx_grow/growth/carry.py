@@ -19,6 +19,7 @@ from onnx_grow.growth.constants import FLOATS
 _BLIND = ("ArgMax", "ArgMin", "IsInf", "IsNaN", "Shape", "Sign", "Size")
 """Operators that see no positive factor."""
 _PRODUCTS = ("Einsum", "MatMul", "Mul")
+_BILINEAR = ("Conv", "ConvTranspose", "Mul")
 
 
 class Stuck(Exception):
@@ -102,7 +103,7 @@ class _Walk:
 
     def _beside(self, index: int, proto: NodeProto, i: int) -> Iterator[Place]:
         """The constants by which a node multiplies an input, or with which it contracts it."""
-        others = [k for k in (0, 1) if k != i] if proto.op_type == "Mul" else []
+        others = [1 - i] if proto.op_type in _BILINEAR and i < 2 else []
         for contraction in self.analysis.said.contractions:
             operands = [operand for operand, _ in contraction.operands]
             if contraction.node == index and i in operands:
