@@ -32,7 +32,7 @@ import onnx_grow as og
 from onnx_grow.axes.algebra import leaves
 from onnx_grow.axes.inference import Analysis, infer
 from onnx_grow.axes.table import KINDS, tabulate
-from onnx_grow.model import inlined, unlisted
+from onnx_grow.model import flattened, inlined, unlisted
 from onnx_grow.operators import RULES
 from onnx_grow.shapes import infer as infer_shapes
 from onnx_grow.verification import Standard, choose
@@ -109,7 +109,7 @@ def outcomes(file: Path, wanted: str, seeds: int, done: frozenset[str]) -> Itera
 
 def inspected(model: og.Model, shapes: Shapes) -> dict[str, Any]:
     """What can grow: axes by kind, and the share of the parameters of linear layers that are in a growable axis."""
-    model = unlisted(inlined(model))
+    model = flattened(unlisted(inlined(model)))
     start = time.perf_counter()
     analysis = infer(model, infer_shapes(model, shapes), RULES)
     table = tabulate(analysis)

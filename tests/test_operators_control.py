@@ -88,6 +88,14 @@ CASES = [
         {"a": "what its branches result in has different shapes"},
     ),
     Case(
+        "branch that is not taken, without what the other squeezes",
+        """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[6, 3] w, bool c, int64[1] two = {2}> {
+        a = MatMul(x, v) d = Unsqueeze(a, two)
+        b = If (c) <then_branch = t () => (double[N, 6, 1] p) { p = Relu(d) },
+                    else_branch = e () => (double[N, 6] q) { q = Squeeze(d, two) }> y = MatMul(b, w) }""",
+        values={"c": np.array(False)},
+    ),
+    Case(
         "branch that is not taken and different",
         between(
             """b = If (c) <then_branch = t () => (double[M, 6] p) { p = Concat<axis = 0>(a, a) },

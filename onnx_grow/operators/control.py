@@ -6,6 +6,9 @@ tensor for all iterations: initial value = input of the body = result of the bod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from onnx_grow.axes.algebra import Dim, size
 from onnx_grow.axes.equations import Node, Rule, Unsupported, unsupported
 from onnx_grow.model.bodies import ENTRY, EXIT, FORMALS, JOIN
 
@@ -75,27 +78,43 @@ def _iterate(node: Node) -> None:
 
 
 def _choose(node: Node) -> None:
-    """(condition, results of one branch..., of the other...) -> results; a branch that is never taken may differ."""
+    """(condition, results of one branch..., of the other...) -> results.
+
+    A branch that is never taken may differ; by dimensions of size 1 only, as Squeeze does, its channels are the same.
+    """
     count = len(node.out_shapes)
     condition = node.values[0]
     unknown = condition is None or condition.size != 1 or node.jumps(0)
     taken = None if condition is None or unknown else 0 if condition.all() else 1
     for o in range(count):
-        same = []
-        for branch in range(2):
-            dims = node.dims[1 + branch * count + o]
-            if dims is not None and node.shape(1 + branch * count + o) == node.out_shapes[o]:
-                same.append(dims)
-            elif taken is None or taken == branch:
-                raise Unsupported(
-                    "what its branches result in has different shapes, or shapes that are not known"
-                )
-            for dim in dims if dims is not None and dims not in same else ():
-                node.freeze(dim, "the branch that is not taken results in another shape")
-        for a, b in zip(same[0], same[-1], strict=True):
-            node.unify(a, b)
-        node.set(o, same[0])
+        results = [node.dims[1 + o], node.dims[1 + count + o]]
+        wanted = [
+            dims for branch, dims in enumerate(results) if taken in (None, branch) or _are(dims, node, o)
+        ]
+        if not all(_are(dims, node, o) for dims in wanted):
+            raise Unsupported(
+                "what its branches result in has different shapes, or shapes that are not known"
+            )
+        chosen = wanted[0] or ()
+        for dims in results:
+            _equate(node, chosen, dims or ())
+        node.set(o, chosen)
     node.apart()
+
+
+def _are(dims: Sequence[Dim] | None, node: Node, o: int) -> bool:
+    return dims is not None and tuple(map(size, dims)) == node.out_shapes[o]
+
+
+def _equate(node: Node, chosen: Sequence[Dim], other: Sequence[Dim]) -> None:
+    """Make the dimensions of both branches the same, but for those of size 1; freeze the other's where they differ in more."""
+    here, there = ([dim for dim in dims if size(dim) != 1] for dims in (chosen, other))
+    if list(map(size, here)) == list(map(size, there)):
+        for a, b in zip(here, there, strict=True):
+            node.unify(a, b)
+    else:
+        for dim in other:
+            node.freeze(dim, "the branch that is not taken results in another shape")
 
 
 RULES = {
