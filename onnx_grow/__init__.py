@@ -14,7 +14,6 @@ Functions take and return `Model`s and change none of their arguments. All error
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from onnx_grow.errors import (
     DeviceUnavailableError,
@@ -27,7 +26,10 @@ from onnx_grow.errors import (
     VerificationFailedError,
 )
 
+TYPE_CHECKING = False  # that of `typing`, whose import would take longer than all that is done here
 if TYPE_CHECKING:
+    from typing import Any
+
     from onnx_grow.axes.table import AxisInfo, AxisTable
     from onnx_grow.growth import (
         DeepenPlan,

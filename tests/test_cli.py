@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -202,7 +203,7 @@ class TestRecipes:
     """grow, and what --plan writes for it."""
 
     def test_a_recipe(self, folder: Path) -> None:
-        Path("r.yaml").write_text("steps:\n- widen: {factor: 1.5}\n- deepen\n- widen: {to_params: 2x}\n")
+        Path("r.yaml").write_text("steps:\n- widen: {factor: 1.5}\n- deepen\n- widen: {to_params: 8x}\n")
         result = run("grow", "model.onnx", "r.yaml", "-v")
         assert result.exit_code == 0, result.output
         assert "model.onnx -> model-grown.onnx" in result.output
@@ -315,8 +316,8 @@ class TestTheSummary:
             words = shlex.split(line.removeprefix("check again"))
             again = run(*words[1:])
             assert again.exit_code == 0, again.output
-        result = run("widen", "model.onnx", "--force", "--no-verify", "--inputs", "my data.npz")
-        assert "model.onnx model-wide.onnx '--inputs=my data.npz'" in result.stdout
+        result = run("widen", "model.onnx", "--force", "--no-verify", "--shape", "x:2,3,8,8")
+        assert "model.onnx model-wide.onnx --shape=x:2,3,8,8" in result.stdout
         assert "not verified (--no-verify)" in result.stdout
 
     def test_the_ratio_is_of_the_two_numbers_beside_it(
@@ -425,7 +426,7 @@ class TestOptions:
 
     def test_widen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         line = "--factor 1.5 --width a=b=7 --width c=8 --kind heads --kind state --only x* --only y --scheme noise"
-        line += " --to-params 2x --to-macs 4G --multiple-of 8"
+        line += " --multiple-of 8"
         options = self.said(
             monkeypatch,
             "onnx_grow.growth.widened",
@@ -434,8 +435,8 @@ class TestOptions:
         assert options == {
             "factor": 1.5,
             "widths": {"a=b": 7, "c": 8},
-            "to_params": "2x",
-            "to_macs": "4G",
+            "to_params": None,
+            "to_macs": None,
             "multiple_of": 8,
             "kind": ("heads", "state"),
             "only": ("x*", "y"),
@@ -444,29 +445,33 @@ class TestOptions:
             "seed": 9,
             "shapes": {"x": (1, 3, 8, 8)},
         }
+        for name in ("to_params", "to_macs"):
+            budget = f"--{name.replace('_', '-')}=3x"
+            options = self.said(monkeypatch, "onnx_grow.growth.widened", "widen", "model.onnx", budget)
+            assert {key for key, value in options.items() if value == "3x"} == {name}
 
     def test_deepen(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data.npz").touch()
-        line = (
-            "--to-params 2x --after a --after b --every 3 --scheme residual-new --activation Relu --expansion 2 "
-            "--calibration data.npz --seed 9 --shape x:1"
-        )
+        line = "--after a --after b --every 3 --scheme residual-new --activation Relu --expansion 2 --seed 9 --shape x:1"
         options = self.said(monkeypatch, "onnx_grow.growth.deepened", "deepen", "model.onnx", *line.split())
         assert options == {
             "after": ("a", "b"),
             "every": 3,
-            "to_params": "2x",
+            "to_params": None,
             "scheme": "residual-new",
             "activation": "Relu",
             "expansion": 2.0,
-            "calibration": "data.npz",
+            "calibration": None,
             "seed": 9,
             "shapes": {"x": (1,)},
         }
+        line = "--to-params 2x --calibration data.npz"
+        options = self.said(monkeypatch, "onnx_grow.growth.deepened", "deepen", "model.onnx", *line.split())
+        assert (options["to_params"], options["calibration"]) == ("2x", "data.npz")
 
     def test_verify(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("data").mkdir()
-        line = "--inputs data --shape x:1 --provider cpu --seeds 5 --tolerance 2.5 --max-error 0.5 --proof"
+        line = "--inputs data --shape x:1 --provider cpu --tolerance 2.5 --proof"
         options = self.said(
             monkeypatch, "onnx_grow.verification.verify", "verify", "model.onnx", "model.onnx", *line.split()
         )
@@ -474,11 +479,16 @@ class TestOptions:
             "inputs": "data",
             "shapes": {"x": (1,)},
             "provider": "cpu",
-            "seeds": 5,
+            "seeds": None,
             "tolerance": 2.5,
-            "max_error": 0.5,
+            "max_error": None,
             "proof": True,
         }
+        line = "--seeds 5 --max-error 0.5"
+        options = self.said(
+            monkeypatch, "onnx_grow.verification.verify", "verify", "model.onnx", "model.onnx", *line.split()
+        )
+        assert (options["seeds"], options["max_error"]) == (5, 0.5)
 
     @pytest.mark.parametrize("command", ["widen", "deepen"])
     def test_verification_of_growth(
@@ -496,9 +506,12 @@ class TestOptions:
             "inputs": "data",
             "shapes": {"x": (1, 3, 8, 8)},
             "provider": "cpu",
+            "seeds": None,
             "tolerance": 3.0,
             "proof": False,
         }
+        options = self.said(monkeypatch, "onnx_grow.verification.verify", command, "model.onnx", "--seeds=1")
+        assert options["seeds"] == 1
 
 
 class TestFailedVerification:
@@ -568,6 +581,59 @@ class TestBadUsage:
         refused(run("wident", "model.onnx"), 2, "wident", "did you mean widen?")
         refused(run("widen", "model.onnx", "--only", "frist"), 2, "frist", "did you mean 'first'?")
         refused(run("deepen", "model.onnx", "--after", "secnod"), 2, "secnod", "second")
+
+    def test_words_to_choose_from_get_a_suggestion_too(self, folder: Path) -> None:
+        refused(run("widen", "model.onnx", "--scheme", "splitt"), 2, "--scheme", "did you mean split?")
+        refused(run("deepen", "model.onnx", "--scheme", "residual-nev"), 2, "did you mean residual-new?")
+
+    @pytest.mark.parametrize(
+        ("line", "words"),
+        [
+            ("widen m --width first=9 --factor 2", ["--factor", "--width says all"]),
+            ("widen m --width first=9 --kind hidden", ["--kind", "--width says all"]),
+            ("widen m --width first=9 --to-params 2x", ["widths and a number of parameters"]),
+            ("widen m --to-params lots", ["'lots' is no number of parameters"]),
+            ("widen m --to-macs 2x --factor 2", ["cannot both decide"]),
+            ("widen m --factor 1e9", ["no axis can have 1e+09 times its channels"]),
+            ("widen m --no-verify --proof", ["--proof: --no-verify"]),
+            ("widen m --no-verify --no-proof", ["--no-proof: --no-verify"]),
+            ("grow m recipe.yaml --no-verify --inputs .", ["--inputs: --no-verify"]),
+            ("deepen m --no-verify --provider cpu --seeds 3", ["--provider and --seeds: --no-verify"]),
+            ("deepen m --inputs . --seeds 3", ["--seeds", "beside --inputs"]),
+            ("deepen m --scheme identity --expansion 2", ["no use for an expansion", "residual-new"]),
+            ("deepen m --scheme residual-copy --activation Relu", ["no use for an activation"]),
+            ("deepen m --scheme residual-new --calibration .", ["no use for calibration", "identity"]),
+            ("deepen m --every 2 --to-params 2x", ["'every'", "cannot both decide"]),
+            ("deepen m --to-params lots", ["'lots' is no number of parameters"]),
+            ("inspect m -q -v", ["-q", "-v"]),
+            ("verify m m --tolerance 2 --max-error 0.1", ["--tolerance: --max-error"]),
+            ("verify m m --inputs . --seeds 2", ["--seeds", "--inputs"]),
+            ("verify m m --jobs 2", ["--jobs", "--manifest"]),
+            (
+                "verify --manifest recipe.yaml --tolerance 2 --trace",
+                ["--tolerance and --trace", "--manifest"],
+            ),
+            ("diff m m --force", ["--force", "--map"]),
+        ],
+    )
+    def test_what_contradicts_itself_or_is_ignored(self, folder: Path, line: str, words: list[str]) -> None:
+        Path("recipe.yaml").write_text("[widen]")
+        command, *rest = line.split()
+        for name in ("wide", "deep", "grown"):
+            Path(
+                f"m-{name}.onnx"
+            ).touch()  # what is wrong with the arguments comes before what is there, even a model
+        refused(run(command, *rest), 2, *words)
+
+    def test_widths_beside_a_factor_for_the_others(self, folder: Path) -> None:
+        line = "--width first=9 --only second --factor 3 --dry-run --json"
+        plan = json.loads(run("widen", "model.onnx", *line.split()).stdout)["plan"]
+        assert [axis["new_size"] for axis in plan["axes"]] == [9, 24]
+
+    def test_a_recipe_is_read_before_anything_else(self, folder: Path) -> None:
+        Path("model-grown.onnx").touch()
+        Path("r.yaml").write_text("[{widen: {factr: 2}}]")
+        refused(run("grow", "model.onnx", "r.yaml"), 2, "'factr'")
 
     def test_no_command_at_all_gets_the_help(self) -> None:
         result = run()
@@ -684,6 +750,23 @@ class TestBadOutput:
             refused(run("widen", "model.onnx", "-o", output, "--force"), 2, "is the input")
         assert Path("model.onnx").read_bytes() == before
 
+    def test_a_report_replaces_a_report_and_nothing_else(self, folder: Path) -> None:
+        for option, name in (("--html", "page.html"), ("--junit", "out.xml")):
+            for _ in range(2):
+                assert run("verify", "model.onnx", "model.onnx", option, name).exit_code == 0
+            Path(name).write_text("<precious/>")
+            refused(run("verify", "model.onnx", "model.onnx", option, name), 2, f"{name}' exists", option)
+            assert Path(name).read_text() == "<precious/>"
+            Path(name).write_text("")
+            assert run("verify", "model.onnx", "model.onnx", option, name).exit_code == 0
+
+    def test_a_growth_map_replaces_nothing_without_force(self, folder: Path) -> None:
+        Path("map.json").write_text("{}")
+        line = ["diff", "model.onnx", "model.onnx", "--map", "map.json"]
+        refused(run(*line), 2, "map.json exists", "--force")
+        assert run(*line, "--force").exit_code == 0
+        assert Path("map.json").read_text() != "{}"
+
     def test_folders_that_are_none_or_closed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("folder").mkdir()
         refused(run("widen", "model.onnx", "-o", "none/out.onnx"), 2, "none does not exist")
@@ -700,6 +783,40 @@ class TestBadOutput:
         refused(run("widen", "model.onnx", "-o", "none/out.onnx"), 2, "none does not exist")
         refused(run("widen", "model.onnx", "-o", "there.onnx"), 2, "there.onnx exists")
         refused(run("widen", "model.onnx", "-o", "model.onnx", "--force"), 2, "is the input")
+
+    def test_what_is_too_large_is_told_before_it_is_made(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        room = import_module("onnx_grow.cli.room")
+        assert room.available_memory() > 1 << 20
+        monkeypatch.setattr("onnx_grow.cli.growing._put", too_early)
+        monkeypatch.setattr(room, "available_memory", lambda: 12_000)
+        refused(
+            run("widen", "model.onnx", "--factor", "9"),
+            2,
+            "kB of memory",
+            "12 kB",
+            "lower --factor",
+            "--no-verify",
+        )
+        monkeypatch.setattr(room, "available_memory", lambda: 2000)
+        refused(
+            run("deepen", "model.onnx"),
+            2,
+            "of memory",
+            "a larger --every",
+        )
+        monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=9999))
+        for option in (["--width", "first=99"], ["--to-params", "20x"]):
+            refused(
+                run("widen", "model.onnx", *option, "--no-verify"),
+                2,
+                "10 kB left in",
+                f"lower {option[0]}",
+                "-o",
+            )
+        assert run("widen", "model.onnx", "--factor", "9", "--dry-run").exit_code == 0
+        assert files(folder) == ["model.onnx"]
 
     @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limits on file sizes here")
     def test_a_disk_that_is_full(self, folder: Path) -> None:
@@ -729,6 +846,21 @@ class TestInterruption:
         assert result.stderr == ("error: interrupted\n" if number == signal.SIGINT else "")
         assert result.stdout == ""
         assert files(folder) == ["model.onnx"]
+
+    @pytest.mark.parametrize("module", ["click", "numpy"])
+    def test_libraries_are_imported(self, folder: Path, module: str) -> None:
+        """Ctrl-C while the command line, and while a command imports what it needs."""
+        Path(f"{module}.py").write_text(
+            "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+        )
+        program = (
+            "import signal, sys\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            f"sys.path.insert(0, {str(folder)!r}); sys.argv = ['onnx-grow', 'inspect', 'model.onnx']\n"
+            "from onnx_grow.__main__ import run; run()"
+        )
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stdout, result.stderr) == (130, "", "error: interrupted\n")
 
     def test_a_reader_that_goes_away_ends_the_command_quietly(self, folder: Path) -> None:
         command = [sys.executable, "-m", "onnx_grow", "inspect", "model.onnx"]

@@ -331,3 +331,48 @@ def test_real_models(path: Path, inputs: dict[str, Any]) -> None:
         if isinstance(old, np.ndarray):
             np.testing.assert_array_equal(new, old)
     assert len(list(all_nodes(deep.skeleton))) > len(list(all_nodes(model.skeleton)))
+
+
+def test_a_budget_says_how_close_it_came_and_why() -> None:
+    model = chain("6666")
+    assert plan_deepen(model, to_params=100_000).notes[-1] == (
+        f"{deepen(model, every=1).parameters:,} of the 100,000 parameters asked for: all 4 places have a new layer now; "
+        "deepen the result again for more"
+    )
+    limit = model.parameters + 50
+    assert (
+        plan_deepen(model, to_params=limit)
+        .notes[-1]
+        .endswith(f"of the {limit:,} parameters asked for: one more layer, spread evenly, would exceed them")
+    )
+
+
+def test_names_that_are_no_places_are_answered_with_the_places() -> None:
+    with pytest.raises(NothingToGrowError) as raised:
+        plan_deepen(
+            build(
+                "(float[N, 5] x) => (float[N, 5] y) <float[5, 5] w> "
+                "{ [fc] a = MatMul(x, w) [act] b = Relu(a) [neg] y = Neg(b) }"
+            ),
+            after="neg",
+        )
+    assert raised.value.hint == "new layers can go after fc"
+    with pytest.raises(InvalidRequestError) as unknown:
+        plan_deepen(chain("66"), after="zzzzzz")
+    assert unknown.value.hint == "new layers can go after fc1, fc2"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"after": []}, "is empty"),
+        ({"every": 2, "to_params": "2x"}, "cannot both decide"),
+        ({"scheme": "identity", "expansion": 2}, "no use for an expansion"),
+        ({"scheme": "identity", "activation": "Relu"}, "no use for an activation"),
+        ({"scheme": "residual-new", "calibration": {}}, "no use for calibration"),
+        ({"scheme": "residual"}, "there is no scheme"),
+    ],
+)
+def test_arguments_that_contradict_one_another(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidRequestError, match=why):
+        plan_deepen(chain("66"), **options)

@@ -303,7 +303,7 @@ def test_a_linear_model_is_deepened_only_with_an_activation_that_somebody_asks_f
     model = build(f"{ROWS} <float[5, 6] v> {{ {LINEAR[name]} }}")
     with pytest.raises(NothingToGrowError, match="has no") as raised:
         deepen(model)
-    assert "--activation Relu" in (raised.value.hint or "")
+    assert "activation Relu" in (raised.value.hint or "")
     deep = deepen(model, activation="Relu")
     assert operators(deep)[1:5] in (["MatMul", "Add", "Relu", "MatMul"], ["Gemm", "Relu", "Gemm", "Add"])
     assert_identical(model, deep)

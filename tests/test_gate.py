@@ -136,6 +136,15 @@ class TestManifest:
             time.sleep(0.01)
         assert not _alive(pid)
 
+    def test_a_pair_says_instead_how_it_is_judged(self, folder: Path) -> None:
+        path = Path(listed({**DIFFERENT, "max_error": 0.1}, EQUAL, tolerance=2, seeds=1))
+        assert [pair.options for pair in read_manifest(path)] == [
+            ("--seeds=1", "--max-error=0.1"),
+            ("--seeds=1", "--tolerance=2"),
+        ]
+        with pytest.raises(InvalidRequestError, match="both 'max_error' and 'tolerance'"):
+            read_manifest(Path(listed(EQUAL, tolerance=2, max_error=1)))
+
     def test_models_beside_a_manifest_are_a_mistake(self, folder: Path) -> None:
         result = run("verify", "--manifest", listed(EQUAL), "a.onnx", "wide.onnx")
         assert result.exit_code == 2

@@ -329,3 +329,23 @@ def test_sizes_that_the_file_leaves_open_and_nobody_can_guess() -> None:
         widen(model)
     assert "--shape 'x:?,?', in Python with shapes=" in raised.value.hint
     assert plan_widen(model, shapes={"x": (1, 4)}).axes
+
+
+@pytest.mark.parametrize("request_", [{"only": []}, {"widths": {}}, {"kind": ()}])
+def test_what_is_empty_selects_nothing_and_grows_nothing(request_: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequestError, match="is empty"):
+        plan(CHAIN, **request_)
+
+
+def test_a_factor_that_no_axis_can_grow_by() -> None:
+    for factor in (1e7, 1e308):
+        with pytest.raises(InvalidRequestError, match="no axis can have"):
+            plan(CHAIN, factor=factor)
+    with pytest.raises(InvalidRequestError, match="'enc_in' would get"):
+        plan(CHAIN, factor=2e5)
+
+
+def test_a_factor_beside_widths_is_for_what_only_selects() -> None:
+    with pytest.raises(InvalidRequestError, match="nothing for a factor"):
+        plan(CHAIN, widths={"enc_in": 7}, factor=3)
+    assert sizes(plan(CHAIN, widths={"enc_in": 7}, only="enc_out", factor=3)) == {"enc_in": 7, "enc_out": 15}

@@ -23,7 +23,7 @@ steps:
     every: 2
     calibration: digits_cnn.npz
 - widen:
-    to_params: 2x
+    to_params: 6x
     multiple_of: 4
     scheme: copy
 - widen: {scheme: noise, noise: 0.001, widths: {/stem/stem.0/stem.0.0/Conv: 40}}
@@ -208,3 +208,13 @@ def test_a_plan_in_words_and_json() -> None:
     assert str(plan) == "step 1:\nenc_in (hidden): 6 -> 12\nenc_out (hidden): 5 -> 10"
     assert plan.to_json().startswith('{"operation":"grow","source_sha256":null,"steps":[{"operation":"widen"')
     assert GrowPlan(()).noise == 0.0
+
+
+def test_relative_budgets_are_of_the_original_in_every_step() -> None:
+    model = build(CHAIN)
+    for key, of in (("to_params", model.parameters), ("to_macs", og.inspect(model).macs)):
+        recipe = [{"widen": {"factor": 2}}, {"widen": {key: "900%"}}]
+        exact = [{"widen": {"factor": 2}}, {"widen": {key: 9 * of}}]
+        assert plan_grow(model, recipe).steps == plan_grow(model, exact).steps
+        with pytest.raises(InvalidRequestError, match=r"step 2 .*leave nothing to grow"):
+            grow(model, [{"widen": {"factor": 2}}, {"widen": {key: "1.5x"}}])

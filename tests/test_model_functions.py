@@ -62,5 +62,7 @@ def test_what_functions_hold_grows(calling: og.Model, grow) -> None:
 
 @pytest.mark.parametrize("grow", [og.inspect, og.widen, og.deepen, og.plan_widen, og.plan_deepen])
 def test_a_path_is_no_model(grow) -> None:
-    with pytest.raises(og.InvalidRequestError, match=r"a str is not a model.*onnx_grow\.load"):
+    with pytest.raises(
+        og.InvalidRequestError, match=r"an object of type str is not a model.*onnx_grow\.load"
+    ):
         grow("model.onnx")

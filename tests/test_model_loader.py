@@ -103,7 +103,7 @@ def test_what_is_not_a_file_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "not a regular file" in refused(tmp_path / "pipe")
     assert "not a regular file" in refused("/dev/zero")
-    assert "a int is not a model" in refused(3)
+    assert "an object of type int is not a model" in refused(3)
     (tmp_path / "empty.onnx").touch()
     assert "empty.onnx is empty" in refused(tmp_path / "empty.onnx")
 

@@ -62,3 +62,14 @@ def test_a_branch_that_the_original_does_not_run_is_named() -> None:
 
 def test_models_without_a_choice_run_once() -> None:
     assert branches(build("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }")) == []
+
+
+def test_warnings_of_a_branch_are_told_with_the_branch() -> None:
+    model = build("""(float[N,4] x, bool c) => (float[N,4] y) <float[4] w = {1, 2, 3, 4}, float zero = {0}> {
+        y = If(c) <then_branch = t () => (float[N,4] a) { a = Mul(x, w) },
+                   else_branch = e () => (float[N,4] b) { n = Div(zero, zero) b = Mul(x, n) }>
+    }""")
+    report = og.verify(model, model, inputs={"x": X["x"], "c": np.array(True)})
+    assert report.ok
+    (warning,) = [warning for warning in report.warnings if "NaN" in warning]
+    assert warning.startswith("where every If takes its else_branch: output 'y' is NaN")

@@ -46,8 +46,16 @@ def test_inputs_given_are_used(stage):
     x = np.ones((3, 32), np.float32)
     reference = measure(build(MLP), stage, inputs=[{"x": x}, {"x": 2 * x}])
     assert [feed.label for feed in reference.feeds] == ["inputs[0]", "inputs[1]"]
-    with pytest.raises(InvalidRequestError, match=r"inputs: the original does not run with it: .*dimension"):
+    with pytest.raises(
+        InvalidRequestError, match=r"inputs: input 'x' is 3 x 5, and the model takes any x 32"
+    ):
         measure(build(MLP), stage, inputs={"x": np.ones((3, 5), np.float32)})
+    with pytest.raises(InvalidRequestError, match=r"is 32, and"):
+        measure(build(MLP), stage, inputs={"x": np.ones(32, np.float32)})
+    one = build("(float[1, 4] x) => (float[1, 4] y) { y = Relu(x) }")
+    with pytest.raises(InvalidRequestError, match=r"2 x 4, and the model takes 1 x 4") as raised:
+        measure(one, stage, inputs={"x": np.ones((2, 4), np.float32)})
+    assert "give sets of 1" in raised.value.hint
 
 
 def test_a_model_that_does_not_load_is_an_error_in_one_line(stage):

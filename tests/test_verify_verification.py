@@ -148,8 +148,21 @@ def test_a_dead_network_proves_nothing():
         "(float[N, 4] x) => (float[N, 4] y) <float zero> { y = Div(x, zero) }", zero=np.array(0, np.float32)
     )
     report = verify(lost, lost, provider="cpu")
-    assert report.ok
+    assert not report.ok
+    (failed,) = [check for check in report.checks if not check.ok]
+    assert "nothing was compared" in failed.detail
     assert any("NaN or infinite" in warning for warning in report.warnings)
+
+
+def test_one_number_among_nan_is_enough_to_compare():
+    model = build(
+        "(float[N, 4] x) => (float[N, 4] y, float[N, 4] z) <float w> { y = Div(x, w) z = Relu(x) }",
+        w=np.float32(0),
+    )
+    assert verify(model, model, provider="cpu").ok
+    root = build("(float[N, 4] x) => (float[N, 4] y) { y = Sqrt(x) }")
+    assert not verify(root, root, inputs={"x": -np.ones((1, 4), np.float32)}, provider="cpu").ok
+    assert verify(root, root, inputs={"x": np.array([[-1, -1, -1, 4]], np.float32)}, provider="cpu").ok
 
 
 def test_a_chaotic_model_is_said_to_prove_little():

@@ -54,6 +54,9 @@ class CommandLine(click.Group):
                 try:
                     return super(CommandLine, self).main(given, *rest, **extra) or 0
                 except Exception as error:  # nobody meets a traceback they did not ask for
+                    if isinstance(error, click.Abort) or guard.is_interrupted():
+                        show_error("interrupted")
+                        return INTERRUPTED
                     return _report(error, given)
 
         if args is None and guard.is_possible():
@@ -153,7 +156,10 @@ def _explain(error: Exception) -> tuple[str, str, int]:
             if near
             else f"'{command} --help' shows what can be said here"
         )
-        return (error.message if near else error.format_message()), hint, OnnxGrowError.exit_code
+        message = (
+            error.message if near and not isinstance(error, click.BadParameter) else error.format_message()
+        )
+        return message, hint, OnnxGrowError.exit_code
     if isinstance(error, click.ClickException):
         return error.format_message(), "", OnnxGrowError.exit_code
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):

@@ -11,6 +11,7 @@ from onnx_grow.cli.files import Target
 from onnx_grow.cli.growing import Comparison, grow_file
 from onnx_grow.cli.options import (
     DATA,
+    Choice,
     checking_options,
     model_argument,
     no_verify_option,
@@ -32,14 +33,18 @@ UNUSED = "--calibration was not used: no BatchNormalization is inserted"
 @model_argument
 @output_options
 @click.option(
-    "--after", multiple=True, metavar="GLOB", help="Insert only after layers of this name; repeatable."
+    "--after",
+    multiple=True,
+    metavar="GLOB",
+    help="Insert only after layers of this name; repeatable. --every 1 --dry-run lists the places there are.",
 )
 @click.option(
     "--every",
     type=click.IntRange(min=1),
     metavar="K",
     help="A new layer behind every Kth place that the scheme allows: 1 is all of them, which about doubles the depth.  "
-    "[default: one for every four places of a stage, which is what has one resolution or stream, and at least one]",
+    "[default: one for every four places of a stage, and at least one; a stage is all layers at one resolution, or all blocks on "
+    "one stream of skip connections]",
 )
 @click.option(
     "--to-params",
@@ -48,7 +53,7 @@ UNUSED = "--calibration was not used: no BatchNormalization is inserted"
 )
 @click.option(
     "--scheme",
-    type=click.Choice(("identity", "residual-copy", "residual-new", "parametric")),
+    type=Choice(("identity", "residual-copy", "residual-new", "parametric")),
     help="Layers that start as the identity (identity), copies of residual branches that start at zero (residual-copy), new "
     "branches that start at zero (residual-new), or layers that a gate keeps out at first (parametric).  "
     "[default: what the place allows]",
@@ -93,6 +98,7 @@ def deepen(
     inputs: str | None,
     provider: str,
     proof: bool | None,
+    seeds: int | None,
     no_verify: bool,
     screen: Screen,
 ) -> None:
@@ -101,12 +107,14 @@ def deepen(
     Writes MODEL-deep.onnx beside MODEL, unless -o says otherwise.
     """
 
+    _check(after, every, to_params, scheme, activation, expansion, calibration)
+
     def grown(model: Model) -> tuple[DeepenPlan, Model]:
         from onnx_grow.growth import deepened
 
         plan, deeper = deepened(
             model,
-            after=after,
+            after=after or None,
             every=every,
             to_params=to_params,
             scheme=scheme,
@@ -120,8 +128,39 @@ def deepen(
             return replace(plan, notes=(*plan.notes, UNUSED)), deeper
         return plan, deeper
 
-    comparison = Comparison(provider, inputs, dict(shapes), proof=proof)
+    comparison = Comparison(provider, inputs, dict(shapes), seeds, proof=proof)
     target = Target.of(source, output, "deep", force)
     grow_file(
-        source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify, plan_file=plan_file
+        source,
+        target,
+        grown,
+        comparison,
+        screen,
+        dry_run=dry_run,
+        unverified=no_verify,
+        plan_file=plan_file,
+        less="insert fewer layers: a larger --every, or a smaller --to-params or --expansion",
+    )
+
+
+def _check(
+    after: tuple[str, ...],
+    every: int | None,
+    to_params: str | None,
+    scheme: DeepenScheme | None,
+    activation: str | None,
+    expansion: float,
+    calibration: str | None,
+) -> None:
+    """Raise InvalidRequestError for what no model could do, before one is read."""
+    from onnx_grow.growth.deepening import check_deepen
+
+    check_deepen(
+        after=after or None,
+        every=every,
+        to_params=to_params,
+        scheme=scheme,
+        activation=activation,
+        expansion=expansion,
+        calibrated=calibration is not None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,7 @@ import click
 from onnx_grow.cli.files import STANDARD, bytes_on_disk, read
 from onnx_grow.cli.options import MODEL, Document, presented
 from onnx_grow.cli.screen import Screen
+from onnx_grow.errors import OutputError
 
 if TYPE_CHECKING:
     from onnx_grow.model import Model
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the growth map: for each tensor and dimension, which channel of ORIGINAL each of GROWN stands for.",
 )
+@click.option("--force", is_flag=True, help="Replace the FILE of --map if it exists.")
 @presented
-def diff(original: str, grown: str, map_file: str | None, screen: Screen) -> None:
+def diff(original: str, grown: str, map_file: str | None, force: bool, screen: Screen) -> None:
     """Show what differs between ORIGINAL and GROWN: layers, shapes of weights, attributes, inputs and outputs.
 
     Works for any two models, whoever made them. Nothing is run: `verify` says whether they compute the same. One may be -.
@@ -35,6 +38,10 @@ def diff(original: str, grown: str, map_file: str | None, screen: Screen) -> Non
 
     if original == grown == STANDARD:
         raise click.UsageError("Only one of the two models can come from standard input.")
+    if map_file and os.path.lexists(map_file) and not force:
+        raise OutputError(f"{map_file} exists", hint="--force replaces it, --map names another file")
+    if force and not map_file:
+        raise click.UsageError("--force is for the file of --map.")
     with screen.progress("reading"):
         before, after = read(original), read(grown)
     with screen.progress("comparing"):

@@ -108,6 +108,11 @@ class Target:
         """Whether the model goes to standard output."""
         return str(self.path) == STANDARD
 
+    @property
+    def folder(self) -> Path:
+        """Where the file is written, of one for standard output the temporary folder."""
+        return Path(tempfile.gettempdir()) if self.is_standard_output else self.path.absolute().parent
+
     def check(self, original: Model) -> None:
         """Find before the long work what would stop the writing after it. Raises OutputError."""
         if self.is_standard_output:

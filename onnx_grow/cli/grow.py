@@ -40,6 +40,7 @@ def grow(
     inputs: str | None,
     provider: str,
     proof: bool | None,
+    seeds: int | None,
     no_verify: bool,
     screen: Screen,
 ) -> None:
@@ -53,13 +54,24 @@ def grow(
     A plan that --plan wrote is such a file too. Writes MODEL-grown.onnx beside MODEL, unless -o says otherwise.
     """
 
+    from onnx_grow.growth.recipe_file import read as read_recipe
+
     def grown(model: Model) -> tuple[GrowPlan, Model]:
         from onnx_grow.growth import grown as grown_by
 
-        return grown_by(model, recipe, shapes=dict(shapes))
+        return grown_by(model, steps, shapes=dict(shapes))
 
-    comparison = Comparison(provider, inputs, dict(shapes), proof=proof)
+    steps = read_recipe(recipe)
+    comparison = Comparison(provider, inputs, dict(shapes), seeds, proof=proof)
     target = Target.of(source, output, "grown", force)
     grow_file(
-        source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify, plan_file=plan_file
+        source,
+        target,
+        grown,
+        comparison,
+        screen,
+        dry_run=dry_run,
+        unverified=no_verify,
+        plan_file=plan_file,
+        less=f"grow by less in {recipe}",
     )

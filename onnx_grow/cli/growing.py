@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from onnx_grow.cli.files import Target, bytes_on_disk, check_plan_file, read, write_plan
+from onnx_grow.cli.options import exclude
+from onnx_grow.cli.room import check_room
 from onnx_grow.cli.screen import Screen
 from onnx_grow.cli.tracing import traced
 
@@ -33,6 +35,7 @@ class Comparison:
     provider: str
     inputs: str | None
     shapes: Mapping[str, Sequence[int]]
+    seeds: int | None = None
     tolerance: float = 3.0
     proof: bool | None = None
 
@@ -43,10 +46,13 @@ class Comparison:
         inputs = (f"--inputs={self.inputs}",) if self.inputs else ()
         provider = (f"--provider={self.provider}",) if self.provider != "auto" else ()
         proof = () if self.proof is None else ("--proof",) if self.proof else ("--no-proof",)
-        return (*inputs, *shapes, *provider, *proof)
+        seeds = (f"--seeds={self.seeds}",) if self.seeds else ()
+        return (*inputs, *shapes, *provider, *proof, *seeds)
 
     def check(self) -> None:
-        """Find out before the long work whether the device answers. Raises DeviceUnavailableError."""
+        """Find out before the long work whether the device answers. Raises DeviceUnavailableError, UsageError."""
+        if self.inputs:
+            exclude("seeds", because="no inputs are made up beside --inputs")
         if self.provider == "cuda":
             from onnx_grow.verification import choose
 
@@ -62,6 +68,7 @@ class Comparison:
             provider=self.provider,
             inputs=self.inputs,
             shapes=self.shapes or None,
+            seeds=self.seeds,
             tolerance=self.tolerance,
             proof=False if self.tolerance == INEXACT else self.proof,
             expect={"parameters": grown.parameters, "nodes": len(grown.skeleton.graph.node)},
@@ -78,10 +85,11 @@ def grow_file(
     dry_run: bool = False,
     unverified: bool = False,
     plan_file: str | None = None,
+    less: str,
 ) -> None:
     """Grow `source` by `grown_by`, which says how it did, and put the result at `target` once it has proved equal (`unverified`: at once).
 
-    With `plan_file`, what was done is written there too, then or after a `dry_run`.
+    With `plan_file`, what was done is written there too, then or after a `dry_run`. `less` is what to do where the result is too large.
 
     Raises the errors of every step, VerificationFailedError after showing the report; no error leaves a file behind.
     """
@@ -93,7 +101,10 @@ def grow_file(
         screen = replace(screen, err=True)
     if plan_file is not None:
         check_plan_file(plan_file, source, target)
-    if not unverified:
+    if unverified:
+        because = "--no-verify leaves out the verification that this is for"
+        exclude("inputs", "provider", "proof", "seeds", because=because)
+    else:
         comparison.check()
     with screen.progress("reading"):
         original = read(source)
@@ -108,6 +119,7 @@ def grow_file(
     if getattr(plan, "noise", 0.0):
         comparison = replace(comparison, tolerance=INEXACT)
     if not dry_run:
+        check_room(growth.expected_bytes, target.folder, verified=not unverified, less=less)
         growth = _put(growth, target, None if unverified else comparison, screen)
     if plan_file is not None and (dry_run or growth.written):
         write_plan(plan_file, plan, original)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["CRASHES", "FAULT", "INTERRUPTED", "guarded", "is_possible", "writes_into"]
+__all__ = ["CRASHES", "FAULT", "INTERRUPTED", "guarded", "is_interrupted", "is_possible", "writes_into"]
 
 FAULT, INTERRUPTED = 70, 130
 """Exit codes: of a fault of our own (EX_SOFTWARE), and of Ctrl-C."""
@@ -32,6 +32,7 @@ _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 _END = b"end"
 
 _to_parent: int | None = None
+_interrupted = False
 
 
 def is_possible() -> bool:
@@ -44,7 +45,7 @@ def guarded(work: Callable[[], int], crashed: Callable[[signal.Signals | None], 
     """The exit code of `work`, done in another process; that of `crashed` if its end was none of its own.
 
     `crashed` is told the signal: one of `CRASHES`, or SIGKILL, as the system sends it for want of memory; None where a library
-    ended the process, as OpenBLAS does where it gets no memory.
+    ended the process, as OpenBLAS does where it gets no memory. What dies of a signal passed on to it has been ended by that one.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -62,9 +63,15 @@ def guarded(work: Callable[[], int], crashed: Callable[[signal.Signals | None], 
     os.close(writing)
     os.close(alive)
     before = {number: signal.getsignal(number) for number in watched}
+    passed: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        passed.append(number)
+        os.kill(child, number)
+
     for number in watched:
         if before[number] is not signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: _pass_on(child, number))
+            signal.signal(number, pass_on)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
     with os.fdopen(reading, "rb") as pipe:
         *folders, end = pipe.read().split(b"\0")  # until the worker ends
@@ -77,8 +84,15 @@ def guarded(work: Callable[[], int], crashed: Callable[[signal.Signals | None], 
     if code >= 0 and end == _END:
         return code
     _settle(folders)
+    if passed:
+        return 128 + passed[-1]
     number = signal.Signals(-code) if code < 0 else None
     return crashed(number) if number is None or number in (*CRASHES, signal.SIGKILL) else 128 + number
+
+
+def is_interrupted() -> bool:
+    """Whether Ctrl-C ends the work of this process: libraries make errors of their own of it while they are imported."""
+    return _interrupted
 
 
 def writes_into(folder: Path) -> None:
@@ -115,6 +129,8 @@ def _serve(work: Callable[[], int], writing: int, alive: int, scratch: str, watc
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     """Ctrl-C arrives from the terminal and from the process that waits; the second must not break into the cleaning up."""
+    global _interrupted
+    _interrupted = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -123,10 +139,6 @@ def _end_with(alive: int) -> None:
     """End, cleaning up, when the process that waits is gone: nobody is left who would want the result."""
     os.read(alive, 1)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _pass_on(child: int, number: int) -> None:
-    os.kill(child, number)
 
 
 def _scratch() -> str:

@@ -34,6 +34,8 @@ LARGEST = 1 << 20
 """Bytes of a manifest; more is no list that somebody wrote."""
 
 _OPTIONS = ("inputs", "shapes", "provider", "proof", "seeds", "tolerance", "max_error")
+_EITHER = ({"tolerance", "max_error"}, {"inputs", "seeds"})
+"""Options of which a pair takes one: its own, if it has one."""
 _KEYS = ("original", "grown", "name", *_OPTIONS)
 
 
@@ -96,7 +98,13 @@ def _pair(path: Path, place: str, common: Mapping[str, Any], entry: Any) -> Pair
             raise InvalidRequestError(f"{path}: {place} has no {key!r}, which names a file")
     original, grown = (path.parent / entry[key] for key in ("original", "grown"))
     name = str(entry.get("name") or f"{entry['original']} -> {entry['grown']}")
-    options = {**common, **{key: value for key, value in entry.items() if key in _OPTIONS}}
+    own = {key: value for key, value in entry.items() if key in _OPTIONS}
+    general = {
+        key: value
+        for key, value in common.items()
+        if not any(own.keys() & pair for pair in _EITHER if key in pair)
+    }
+    options = {**general, **own}
     words = [word for key, value in options.items() for word in _words(f"{path}: {place}", path, key, value)]
     return Pair(name, original, grown, tuple(words))
 
@@ -107,6 +115,10 @@ def _check(place: object, given: Mapping[Any, Any], known: Sequence[str]) -> Non
             close = get_close_matches(str(key), known, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
             raise InvalidRequestError(f"{place} has the key {key!r}", hint=hint)
+    for pair in _EITHER:
+        if pair <= given.keys():
+            both = " and ".join(map(repr, sorted(pair)))
+            raise InvalidRequestError(f"{place} has both {both}", hint="say one of them")
 
 
 def _words(place: str, path: Path, key: str, value: Any) -> list[str]:

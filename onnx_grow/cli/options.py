@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import reduce, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from onnx_grow.cli.screen import Screen
 
@@ -51,21 +53,70 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-class Document(click.Path):
-    """A file to write for people or other programs, known by its ending: a slip must not replace a model."""
-
-    def __init__(self, *endings: str) -> None:
-        super().__init__(dir_okay=False, writable=True)
-        self.endings = endings
+class Choice(click.Choice):  # type: ignore[type-arg]
+    """One of some words; a near miss gets a suggestion."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path; fails if its ending is another or its folder does not exist."""
+        """The word; fails if it is none of them."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            error.possibilities = get_close_matches(str(value), list(map(str, self.choices)), 1)  # type: ignore[attr-defined]
+            raise
+
+
+class Document(click.Path):
+    """A file to write for people or other programs, known by its ending: a slip must not replace a model.
+
+    A report of `mark`, which stands near its beginning, replaces reports of that kind, as the next run of a job does, and nothing else.
+    """
+
+    def __init__(self, *endings: str, mark: bytes = b"") -> None:
+        super().__init__(dir_okay=False, writable=True)
+        self.endings = endings
+        self.mark = mark
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; fails if its ending is another, its folder does not exist, or what is there is no report of this kind."""
         path = str(super().convert(value, param, ctx))
         if not path.lower().endswith(self.endings):
             self.fail(f"{path!r} does not end in {self.endings[0]}.", param, ctx)
         if not Path(path).absolute().parent.is_dir():
             self.fail(f"the folder of {path!r} does not exist.", param, ctx)
+        if self.mark and not self._may_replace(Path(path)):
+            self.fail(f"{path!r} exists, and is no such report of onnx-grow: name another file.", param, ctx)
         return path
+
+    def _may_replace(self, file: Path) -> bool:
+        if not file.exists():
+            return True
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+        return not head or self.mark in head
+
+
+_HEAD = 4096
+"""Bytes at the beginning of a report in which its mark is looked for."""
+
+
+def given(*names: str) -> list[str]:
+    """The options of these parameters that stand on the command line, as they are written there."""
+    context = click.get_current_context()
+    said = (
+        param
+        for param in context.command.params
+        if param.name in names and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+    )
+    return [
+        (param.opts if context.params.get(str(param.name)) is not False else param.secondary_opts)[-1]
+        for param in said
+    ]
+
+
+def exclude(*names: str, because: str) -> None:
+    """Raise UsageError, saying why, if an option of these parameters stands on the command line."""
+    if said := given(*names):
+        raise click.UsageError(f"{' and '.join(said)}: {because}.")
 
 
 def presented(command: F) -> F:
@@ -75,6 +126,8 @@ def presented(command: F) -> F:
     def with_screen(
         *args: Any, as_json: bool, html: str | None, quiet: bool, verbose: bool, **options: Any
     ) -> Any:
+        if quiet and verbose:
+            raise click.UsageError("-q prints errors only and -v every detail: say one of them.")
         screen = Screen(click.get_current_context().info_name or "", as_json, quiet, verbose, html=html)
         return command(*args, screen=screen, **options)
 
@@ -82,7 +135,7 @@ def presented(command: F) -> F:
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/json.md)."),
         click.option(
             "--html",
-            type=Document(".html", ".htm"),
+            type=Document(".html", ".htm", mark=b'<meta name="generator" content="onnx-grow"'),
             metavar="FILE",
             help="Write the result as a page of HTML, too.",
         ),
@@ -143,7 +196,7 @@ checking_options = _all(
     ),
     click.option(
         "--provider",
-        type=click.Choice(["auto", "cuda", "cpu"]),
+        type=Choice(["auto", "cuda", "cpu"]),
         default="auto",
         show_default=True,
         help="Where to verify. auto takes CUDA when it answers and says which it was.",
@@ -152,6 +205,13 @@ checking_options = _all(
         "--proof/--no-proof",
         default=None,
         help="Compare in float64, too, where rounding hides nothing.  [default: for small models]",
+    ),
+    click.option(
+        "--seeds",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Sets of inputs to make up to verify on, which the time it takes is in proportion to.  "
+        "[default: 3, for small models 9]",
     ),
 )
 

@@ -9,21 +9,17 @@ from typing import Any
 import click
 
 from onnx_grow.cli.files import STANDARD, read
-from onnx_grow.cli.options import MODEL, Document, checking_options, presented
+from onnx_grow.cli.options import MODEL, Document, checking_options, exclude, presented
 from onnx_grow.cli.screen import Screen
 from onnx_grow.cli.tracing import traced
 from onnx_grow.errors import InvalidRequestError, VerificationFailedError
+
+_OF_A_PAIR = ("shapes", "inputs", "provider", "proof", "seeds", "tolerance", "max_error", "trace")
 
 
 @click.command(short_help="Does a grown model compute what the original computes?")
 @click.argument("models", nargs=-1, type=MODEL, metavar="ORIGINAL GROWN")
 @checking_options
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Sets of inputs to make up.  [default: 3, for small models 9]",
-)
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),
@@ -46,7 +42,7 @@ from onnx_grow.errors import InvalidRequestError, VerificationFailedError
     "--manifest",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="YAML",
-    help="Verify the pairs that this file lists (docs/cli.md); the options above are for pairs on the command line.",
+    help="Verify the pairs that this file lists, with the options that it says (docs/cli.md).",
 )
 @click.option(
     "--jobs",
@@ -54,7 +50,12 @@ from onnx_grow.errors import InvalidRequestError, VerificationFailedError
     metavar="N",
     help="With --manifest: pairs at a time.  [default: half the cores]",
 )
-@click.option("--junit", type=Document(".xml"), metavar="XML", help="Write the results as JUnit XML, too.")
+@click.option(
+    "--junit",
+    type=Document(".xml", mark=b'name="onnx-grow verify"'),
+    metavar="XML",
+    help="Write the results as JUnit XML, too.",
+)
 @presented
 def verify(
     models: tuple[str, ...],
@@ -78,8 +79,14 @@ def verify(
     if manifest is not None:
         if models:
             raise click.UsageError("--manifest names the models; there is no room for others.")
+        exclude(*_OF_A_PAIR, because="with --manifest, the file says such options, for all pairs or one")
         _many(manifest, jobs or max(1, (os.cpu_count() or 2) // 2), junit, screen)
         return
+    exclude("jobs", because="it is for the pairs of a --manifest")
+    if max_error is not None:
+        exclude("tolerance", because="--max-error is allowed instead")
+    if inputs:
+        exclude("seeds", because="no inputs are made up beside --inputs")
     if len(models) != 2:
         raise click.UsageError(f"Two models are needed, ORIGINAL and GROWN; {len(models)} given.")
     original, grown = models

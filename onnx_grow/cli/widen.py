@@ -10,7 +10,10 @@ from onnx_grow.cli.files import Target
 from onnx_grow.cli.growing import Comparison, grow_file
 from onnx_grow.cli.options import (
     KINDS,
+    Choice,
     checking_options,
+    exclude,
+    given,
     model_argument,
     no_verify_option,
     output_options,
@@ -24,6 +27,9 @@ from onnx_grow.cli.screen import Screen
 if TYPE_CHECKING:
     from onnx_grow.growth import WidenPlan
     from onnx_grow.model import Model
+
+
+_HOW_MUCH = ("factor", "widths", "to_params", "to_macs")
 
 
 @click.command(short_help="More channels and units per layer.")
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
     type=to_width,
     multiple=True,
     metavar="GLOB=N",
-    help="Give axes of this name exactly N channels, and leave all others as they are; repeatable.",
+    help="Give axes of this name exactly N channels, and leave all others as they are but those of --only; repeatable.",
 )
 @click.option(
     "--to-params",
@@ -63,7 +69,7 @@ if TYPE_CHECKING:
 @click.option(
     "--kind",
     "kinds",
-    type=click.Choice(KINDS),
+    type=Choice(KINDS),
     multiple=True,
     help="What to widen; repeatable.  [default: hidden, residual, embedding and state]",
 )
@@ -72,7 +78,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--scheme",
-    type=click.Choice(("split", "copy", "noise", "fresh", "pad")),
+    type=Choice(("split", "copy", "noise", "fresh", "pad")),
     default="split",
     show_default=True,
     help="How copies share what they feed: in unequal parts, so that they learn apart (split), equally (copy), "
@@ -109,6 +115,7 @@ def widen(
     inputs: str | None,
     provider: str,
     proof: bool | None,
+    seeds: int | None,
     no_verify: bool,
     screen: Screen,
 ) -> None:
@@ -119,9 +126,17 @@ def widen(
 
     if noise is not None and scheme != "noise":
         raise click.UsageError("--noise goes with --scheme noise only.")
-    given: dict[str, Any] = {"kind": kinds} if kinds else {}  # what is not said is left to the API
+    extra: dict[str, Any] = {"kind": kinds} if kinds else {}  # what is not said is left to the API
     if noise is not None:
-        given["noise"] = noise
+        extra["noise"] = noise
+    if widths and not only:
+        exclude(
+            "factor",
+            "kinds",
+            "multiple_of",
+            because="--width says all that grows, unless --only adds axes to it",
+        )
+    _check(factor, widths, kinds, only, to_params, to_macs)
 
     def grown(model: Model) -> tuple[WidenPlan, Model]:
         from onnx_grow.growth import widened
@@ -129,19 +144,41 @@ def widen(
         return widened(
             model,
             factor=factor,
-            widths=dict(widths),
+            widths=dict(widths) or None,
             to_params=to_params,
             to_macs=to_macs,
             multiple_of=multiple_of,
-            only=only,
+            only=only or None,
             scheme=scheme,
             seed=seed,
             shapes=dict(shapes),
-            **given,
+            **extra,
         )
 
-    comparison = Comparison(provider, inputs, dict(shapes), proof=proof)
+    comparison = Comparison(provider, inputs, dict(shapes), seeds, proof=proof)
     target = Target.of(source, output, "wide", force)
     grow_file(
-        source, target, grown, comparison, screen, dry_run=dry_run, unverified=no_verify, plan_file=plan_file
+        source,
+        target,
+        grown,
+        comparison,
+        screen,
+        dry_run=dry_run,
+        unverified=no_verify,
+        plan_file=plan_file,
+        less=f"lower {' and '.join(given(*_HOW_MUCH)) or '--factor'}",
     )
+
+
+def _check(
+    factor: float | None,
+    widths: tuple[tuple[str, int], ...],
+    kinds: tuple[str, ...],
+    only: tuple[str, ...],
+    to_params: str | None,
+    to_macs: str | None,
+) -> None:
+    """Raise InvalidRequestError for what no model could do, before one is read."""
+    from onnx_grow.growth.plan import DEFAULT_KINDS, Request
+
+    Request(factor, dict(widths) or None, kinds or DEFAULT_KINDS, only or None, to_params, to_macs).check()

@@ -112,7 +112,7 @@ def _session(model: Model, path: Path) -> Any:
         except Exception as error:  # onnxruntime has no common error class
             raise InvalidRequestError(
                 f"ONNX Runtime cannot load the model for calibration: {str(error).strip().splitlines()[0]}",
-                hint="layers with BatchNormalization need a forward pass; sites without one do not: name them with --after",
+                hint="layers with BatchNormalization need a forward pass; sites without one do not: name them with 'after'",
             ) from error
 
 
@@ -229,6 +229,6 @@ def _inputs(model: Model) -> list[onnx.ValueInfoProto]:
         if not value.type.HasField("tensor_type"):
             raise InvalidRequestError(
                 f"input {value.name!r} is no tensor, so there is no forward pass for the statistics of BatchNormalization",
-                hint="name layers without BatchNormalization with --after",
+                hint="name layers without BatchNormalization with 'after'",
             )
     return inputs

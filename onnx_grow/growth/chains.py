@@ -209,10 +209,12 @@ _SILENT = (*_SHIFTS, "Squeeze", "Transpose", "Unsqueeze")
 
 _BOUNDED = frozenset({"Erf", "HardSigmoid", "Sigmoid", "Sin", "Softsign", "Tanh"})
 
-_NO_FUNCTION = "the model has no activation between its layers that a new branch could use; --activation Relu gives it one"
+_NO_FUNCTION = (
+    "the model has no activation between its layers that a new branch could use; activation Relu gives it one"
+)
 _NO_LAYOUT = "its channels lie where no single product reaches them"
 _CONSTANT_GATE = (
-    "its activation keeps its own values, so that the gate would get no gradient; --scheme identity fits"
+    "its activation keeps its own values, so that the gate would get no gradient; scheme identity fits"
 )
 _NOT_ACTIVE = "it feeds no activation"
 

@@ -24,20 +24,20 @@ from onnx_grow.growth.deepen_plan import (
 from onnx_grow.growth.identity import insert_identity
 from onnx_grow.growth.insertion import Prefixes
 from onnx_grow.growth.nonlinear import insert_new_branch, insert_parametric
-from onnx_grow.growth.places import Place, Survey, Wishes, choose, skipped
+from onnx_grow.growth.places import Place, Survey, Wishes, candidates, choose, skipped
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.residual import insert_residual
 from onnx_grow.model import Draft, Model, flattened, inlined, nested, unlisted
 from onnx_grow.shapes import Shapes
 from onnx_grow.shapes import infer as infer_shapes
 
-__all__ = ["apply_deepen", "deepen", "plan_deepen"]
+__all__ = ["apply_deepen", "check_deepen", "deepen", "deepened", "plan_deepen"]
 
 
 def deepen(
     model: Model,
     *,
-    after: str | Sequence[str] = (),
+    after: str | Sequence[str] | None = None,
     every: int | None = None,
     to_params: float | str | None = None,
     scheme: DeepenScheme | None = None,
@@ -95,7 +95,7 @@ def deepen(
 def plan_deepen(
     model: Model,
     *,
-    after: str | Sequence[str] = (),
+    after: str | Sequence[str] | None = None,
     every: int | None = None,
     to_params: float | str | None = None,
     scheme: DeepenScheme | None = None,
@@ -126,7 +126,7 @@ def plan_deepen(
 def deepened(
     model: Model,
     *,
-    after: str | Sequence[str] = (),
+    after: str | Sequence[str] | None = None,
     every: int | None = None,
     to_params: float | str | None = None,
     scheme: DeepenScheme | None = None,
@@ -137,21 +137,85 @@ def deepened(
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[DeepenPlan, Model]:
     """Both at once: the plan of `plan_deepen` and the model of `deepen`, whose arguments it takes."""
+    check_deepen(
+        after=after,
+        every=every,
+        to_params=to_params,
+        scheme=scheme,
+        activation=activation,
+        expansion=expansion,
+        calibrated=calibration is not None,
+    )
+    globs = (after,) if isinstance(after, str) else tuple(after or ())
     model = flattened(unlisted(inlined(model)))
     wishes = Wishes(scheme, activation, expansion, seed)
     if to_params is None:
-        survey, plan = _planned(model, after, every, None, wishes, calibration, shapes)
+        survey, plan = _planned(model, globs, every, None, wishes, calibration, shapes)
         return plan, _applied(model, plan, survey.flow)
-    if every is not None:
-        raise InvalidRequestError("--every and --to-params cannot both decide how many layers there will be")
     budget = Budget("parameters", amount(to_params, model.parameters, "parameters"), model.parameters)
     room = budget.limit - budget.now
     while True:
-        survey, plan = _planned(model, after, None, room, wishes, calibration, shapes)
+        survey, plan = _planned(model, globs, None, room, wishes, calibration, shapes)
         deeper = _applied(model, plan, survey.flow)
         if deeper.parameters <= budget.limit:
-            return plan, deeper
+            plan = replace(plan, notes=(*plan.notes, _reached(survey, globs, plan, deeper, budget)))
+            return plan, _applied(model, plan, survey.flow)
         room -= deeper.parameters - budget.limit
+
+
+def check_deepen(
+    *,
+    after: str | Sequence[str] | None = None,
+    every: int | None = None,
+    to_params: float | str | None = None,
+    scheme: DeepenScheme | None = None,
+    activation: str | None = None,
+    expansion: float = 1.0,
+    calibrated: bool = False,
+) -> None:
+    """Raise InvalidRequestError for arguments of `deepen` that make no sense for any model, or contradict one another."""
+    if after is not None and not after:
+        raise InvalidRequestError(
+            "'after' is empty, so no layer would be inserted", hint="leave it out, or name something"
+        )
+    if scheme not in (None, *SCHEMES):
+        raise InvalidRequestError(
+            f"there is no scheme {scheme!r}", hint=f"schemes are {', '.join(SCHEMES[:-1])} and {SCHEMES[-1]}"
+        )
+    if every is not None and every < 1:
+        raise InvalidRequestError(f"a layer after every {every} is none", hint="every 1 is the least")
+    if to_params is not None:
+        amount(to_params, 1, "parameters")
+        if every is not None:
+            raise InvalidRequestError(
+                "'every' and a number of parameters cannot both decide how many layers there will be",
+                hint="say one of them",
+            )
+    if not 0 < expansion <= 64:
+        raise InvalidRequestError(
+            f"a branch cannot have {expansion:g} times the channels of its place",
+            hint="an expansion is a number above 0, up to 64",
+        )
+    for said, what, schemes in (
+        (activation is not None, "an activation", ("residual-new", "parametric")),
+        (expansion != 1, "an expansion", ("residual-new",)),
+        (calibrated, "calibration", ("identity",)),
+    ):
+        if said and scheme is not None and scheme not in schemes:
+            raise InvalidRequestError(
+                f"layers of scheme {scheme} have no use for {what}",
+                hint=f"leave it out; it is for scheme {' and '.join(schemes)}",
+            )
+
+
+def _reached(survey: Survey, globs: Sequence[str], plan: DeepenPlan, deeper: Model, budget: Budget) -> str:
+    """How close a deepening came to its budget, and what kept it from coming closer."""
+    places = candidates(survey, globs)
+    told = f"{deeper.parameters:,} of the {budget.limit:,} parameters asked for"
+    if len(plan.layers) < len(places):
+        return f"{told}: one more layer, spread evenly, would exceed them"
+    every_place = f"all {len(places)} places have" if len(places) > 1 else "the only place has"
+    return f"{told}: {every_place} a new layer now; deepen the result again for more"
 
 
 def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
@@ -162,28 +226,13 @@ def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
 
 def _planned(
     model: Model,
-    after: str | Sequence[str],
+    globs: Sequence[str],
     every: int | None,
     room: int | None,
     wishes: Wishes,
     calibration: Calibration | None,
     shapes: Mapping[str, Sequence[int]] | None,
 ) -> tuple[Survey, DeepenPlan]:
-    globs = (after,) if isinstance(after, str) else tuple(after)
-    if wishes.scheme not in (None, *SCHEMES):
-        raise InvalidRequestError(
-            f"there is no scheme {wishes.scheme!r}",
-            hint=f"schemes are {', '.join(SCHEMES[:-1])} and {SCHEMES[-1]}",
-        )
-    if every is not None and every < 1:
-        raise InvalidRequestError(
-            f"a layer after every {every} is none", hint="--every takes a number from 1 up"
-        )
-    if not 0 < wishes.expansion <= 64:
-        raise InvalidRequestError(
-            f"a branch cannot have {wishes.expansion:g} times the channels of its place",
-            hint="--expansion takes a number above 0, up to 64",
-        )
     survey = Survey(model, infer_shapes(model, shapes or None), wishes)
     places = choose(survey, globs, every, room)
     layers, notes = _calibrated(model, survey.shapes, places, calibration, wishes.seed)
@@ -248,5 +297,5 @@ def _calibrated(
         return layers, ()
     return layers, (
         f"the statistics of the new BatchNormalization come from random inputs (seed {seed}); the function is the same with any, but "
-        "training starts better with real data: --calibration data.npz",
+        "training starts better with calibration on real data",
     )

@@ -30,7 +30,7 @@ from onnx_grow.model import Model, holds_parameters
 from onnx_grow.model.walk import subgraphs
 from onnx_grow.shapes import Shapes
 
-__all__ = ["Place", "Survey", "Wishes", "choose", "skipped"]
+__all__ = ["Place", "Survey", "Wishes", "candidates", "choose", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -178,16 +178,10 @@ def choose(survey: Survey, globs: Sequence[str], every: int | None, room: int | 
 
     Raises InvalidRequestError for unknown names, NothingToGrowError if there are none.
     """
-    if globs:
-        pool = _named(survey, globs)
-    else:
-        pool = [place for place in survey.places if not place.only_named]
-        if any(isinstance(place.layer, ResidualLayer) for place in pool):
-            pool = [place for place in pool if isinstance(place.layer, ResidualLayer)]
-        branches = [place for place in survey.places if isinstance(place.layer, NewBranchLayer)]
-        pool = pool or [place for place in branches if not place.is_last] or branches
+    pool = candidates(survey, globs)
     if not pool:
-        raise NothingToGrowError(_nothing(survey, globs), hint=_ALTERNATIVE[survey.wishes.scheme])
+        hint = _listed(survey) if globs and survey.places else _ALTERNATIVE[survey.wishes.scheme]
+        raise NothingToGrowError(_nothing(survey, globs), hint=hint)
     if room is not None:
         chosen = evenly([place.layer.parameters for place in pool], room)
         if not chosen:
@@ -199,11 +193,23 @@ def choose(survey: Survey, globs: Sequence[str], every: int | None, room: int | 
     if every is not None:
         if every > len(pool):
             raise NothingToGrowError(
-                f"there are {len(pool)} places for new layers, so none is number {every}",
-                hint=f"--every {len(pool)} inserts one layer",
+                f"there {'are' if len(pool) > 1 else 'is'} {len(pool)} place{'s' if len(pool) > 1 else ''} for new layers, "
+                f"so none is number {every}",
+                hint=f"every {len(pool)} inserts one layer",
             )
         return pool[every - 1 :: every]
     return pool if globs else _one_in_four(pool)
+
+
+def candidates(survey: Survey, globs: Sequence[str]) -> list[Place]:
+    """The places to choose from: those that the globs name, else those that the scheme is for. Raises InvalidRequestError."""
+    if globs:
+        return _named(survey, globs)
+    pool = [place for place in survey.places if not place.only_named]
+    if any(isinstance(place.layer, ResidualLayer) for place in pool):
+        pool = [place for place in pool if isinstance(place.layer, ResidualLayer)]
+    branches = [place for place in survey.places if isinstance(place.layer, NewBranchLayer)]
+    return pool or [place for place in branches if not place.is_last] or branches
 
 
 def _one_in_four(pool: Sequence[Place]) -> list[Place]:
@@ -246,11 +252,11 @@ _WANTED: Mapping[DeepenScheme | None, str] = {
     None: f"{_SKIP}, and no {_CHAIN}",
 }
 _ALTERNATIVE: Mapping[DeepenScheme | None, str] = {
-    "identity": "--scheme residual-new deepens behind any activation, residual-copy skip connections",
-    "residual-copy": "--scheme identity deepens chains with Relu and the like, residual-new those with any activation",
-    "residual-new": "--activation Relu gives new branches an activation where the model has none",
-    "parametric": "--scheme identity deepens behind Relu and the like, residual-new behind any activation",
-    None: "--activation Relu gives new branches an activation where the model has none",
+    "identity": "scheme residual-new deepens behind any activation, residual-copy skip connections",
+    "residual-copy": "scheme identity deepens chains with Relu and the like, residual-new those with any activation",
+    "residual-new": "activation Relu gives new branches an activation where the model has none",
+    "parametric": "scheme identity deepens behind Relu and the like, residual-new behind any activation",
+    None: "activation Relu gives new branches an activation where the model has none",
 }
 
 
@@ -266,15 +272,26 @@ def _named(survey: Survey, globs: Sequence[str]) -> list[Place]:
     flow = survey.flow
     for glob in globs:
         if not survey.matches(range(len(flow.nodes)), glob):
-            close = get_close_matches(glob, list(map(flow.label, range(len(flow.nodes)))), 1, cutoff=0.4)
+            labels = [place.layer.name for place in survey.places]
+            labels += map(flow.label, range(len(flow.nodes)))
+            close = get_close_matches(glob, labels, 1, cutoff=0.4)
             raise InvalidRequestError(
                 f"no node is called {glob!r}",
-                hint=f"did you mean {close[0]!r}?" if close else "onnx-grow inspect lists the model's layers",
+                hint=f"did you mean {close[0]!r}?" if close else _listed(survey),
             )
         found = [place for place in survey.places if survey.matches(place.members, glob)]
         chosen += [place for place in found if not place.only_named] or found
     outputs = {place.layer.output for place in chosen}
     return [place for place in survey.places if place.layer.output in outputs]
+
+
+def _listed(survey: Survey, most: int = 8) -> str:
+    """The places there are, by name."""
+    names = [place.layer.name for place in survey.places]
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"new layers can go after {', '.join(names[:most])}{more}"
 
 
 def skipped(survey: Survey, globs: Sequence[str], chosen: Sequence[Place]) -> Iterator[tuple[str, str]]:

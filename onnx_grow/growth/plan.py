@@ -15,7 +15,7 @@ from onnx_grow.axes.algebra import Axis, Dim, Sum, leaves, resolve, segments
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
-from onnx_grow.growth.budget import MOST_CHANNELS, Budget, Footprint, Span, largest
+from onnx_grow.growth.budget import MOST_CHANNELS, Budget, Footprint, Span, amount, largest
 from onnx_grow.growth.padding import unpaddable
 
 Scheme = Literal["split", "copy", "noise", "fresh", "pad"]
@@ -119,28 +119,37 @@ class Request:
 
     `widths` maps globs to absolute sizes; axes that match one get that size whatever their kind. Instead of both, `to_params` or
     `to_macs` says how many parameters or multiply-accumulates the grown model may have. Sizes are multiples of `multiple_of`,
-    but for those of `widths`.
+    but for those of `widths`. None says nothing; an empty collection would mean nothing at all, and is an error.
     """
 
     factor: float | None = None
-    widths: Mapping[str, int] = field(default_factory=dict)
+    widths: Mapping[str, int] | None = None
     kinds: Sequence[str] = DEFAULT_KINDS
-    only: Sequence[str] = ()
+    only: Sequence[str] | None = None
     to_params: float | str | None = None
     to_macs: float | str | None = None
     multiple_of: int = 1
 
     def check(self) -> None:
-        """Raise InvalidRequestError for a factor that does not grow, for kinds that do not exist and for two ways to say how much."""
+        """Raise InvalidRequestError for a factor that does not grow, kinds that do not exist, and what contradicts itself or is empty."""
+        for name, chosen in (("widths", self.widths), ("only", self.only), ("kind", self.kinds)):
+            if chosen is not None and not chosen:
+                raise InvalidRequestError(
+                    f"{name!r} is empty, so nothing would grow", hint="leave it out, or name something"
+                )
         factor = self.factor
         if factor is not None and not (isinstance(factor, int | float) and 1.0 < factor < float("inf")):
             raise InvalidRequestError(
                 f"the factor must be a number greater than 1, and {factor!r} is not",
                 hint="2 doubles every width",
             )
+        if factor is not None and factor > MOST_CHANNELS:
+            raise InvalidRequestError(
+                f"no axis can have {factor:g} times its channels; {MOST_CHANNELS:,} is the most"
+            )
         ways = {
             "a factor": factor,
-            "widths": self.widths or None,
+            "widths": self.widths,
             "a number of parameters": self.to_params,
             "a number of multiply-accumulates": self.to_macs,
         }
@@ -149,6 +158,14 @@ class Request:
             raise InvalidRequestError(
                 f"{' and '.join(said)} cannot both decide how much grows", hint="say one of them"
             )
+        if factor is not None and self.widths and not self.only:
+            raise InvalidRequestError(
+                "widths say all that grows, and leave nothing for a factor to decide",
+                hint="leave one of them out; beside widths, 'only' selects what else grows",
+            )
+        for budget, what in ((self.to_params, "parameters"), (self.to_macs, "multiply-accumulates")):
+            if budget is not None:
+                amount(budget, 1, what)
         multiple = self.multiple_of
         if not isinstance(multiple, int) or isinstance(multiple, bool) or not 0 < multiple <= MOST_CHANNELS:
             raise InvalidRequestError(
@@ -189,9 +206,9 @@ def solve(
         if why_not is not None and size % axis.size:
             uneven.append(axis)
             able = not inserting and unpaddable(analysis, axis, size, inserting=True) is None
-            who = ", ".join(axis.statistics)
+            who = f"{', '.join(axis.statistics)} {'take' if len(axis.statistics) > 1 else 'takes'}"
             skipped[names[axis]] = (
-                f"{who} takes statistics over it, so it grows by whole factors only, and {size} is no multiple of {axis.size} "
+                f"{who} statistics over it, so it grows by whole factors only, and {size} is no multiple of {axis.size} "
                 f"(it cannot be padded: {why_not}{_WITH_NODES if able else ''})"
             )
             del wanted[axis]
@@ -211,7 +228,7 @@ def solve(
         skipped[names[axis]] = reason
         del wanted[axis]
     if not wanted:
-        whole = f"--factor {math.ceil(request.factor or 2.0)} is a whole factor"
+        whole = f"factor {math.ceil(request.factor or 2.0)} is a whole one"
         hint = whole if uneven else "onnx-grow inspect lists every axis and why it stays"
         raise NothingToGrowError(_nothing(table, asked, skipped), hint=_open(analysis) or hint)
     growths = tuple(
@@ -290,7 +307,8 @@ def check(analysis: Analysis, table: AxisTable, plan: WidenPlan) -> None:
 def _select(
     analysis: Analysis, table: AxisTable, request: Request
 ) -> tuple[dict[str, int], list[AxisInfo], dict[str, str]]:
-    for glob in (*request.only, *request.widths):
+    only, widths = request.only or (), request.widths or {}
+    for glob in (*only, *widths):
         if not any(_matches(table, row, glob) for row in table):
             names = [name for row in table for name in (row.name, *row.writers)]
             close = get_close_matches(glob, names, 1)
@@ -303,11 +321,9 @@ def _select(
     asked: list[AxisInfo] = []
     skipped: dict[str, str] = {}
     for row in table:
-        width = next((size for glob, size in request.widths.items() if _matches(table, row, glob)), None)
-        chosen = row.kind in request.kinds and (
-            not request.only or any(_matches(table, row, g) for g in request.only)
-        )
-        if width is None and (not chosen or (request.widths and not request.only)):
+        width = next((size for glob, size in widths.items() if _matches(table, row, glob)), None)
+        chosen = row.kind in request.kinds and (not only or any(_matches(table, row, g) for g in only))
+        if width is None and (not chosen or (widths and not only)):
             continue
         asked.append(row)
         if width is not None and width <= row.size:
@@ -315,13 +331,14 @@ def _select(
                 f"axis {row.name!r} has {row.size} channels; a width of {width} would not grow it"
             )
         new_size = width or _new_size(row, request, whole=table.axes[row.name] in tied)
-        if new_size > MOST_CHANNELS:
+        if new_size > MOST_CHANNELS and row.growable:
             raise InvalidRequestError(
-                f"axis {row.name!r} would get {new_size:,} channels; {MOST_CHANNELS:,} is the most"
+                f"axis {row.name!r} would get {new_size:,} channels; {MOST_CHANNELS:,} is the most",
+                hint=f"it has {row.size:,} now: ask for less",
             )
         if row.growable:
             sizes[row.name] = new_size
-        elif width is not None or request.only:
+        elif width is not None or only:
             skipped[row.name] = row.reasons[0]
     return sizes, asked, skipped
 
@@ -345,7 +362,7 @@ def _nearest_multiple(size: int, wanted: float, multiple: int) -> int:
 
 def _is_exact(row: AxisInfo, table: AxisTable, request: Request) -> bool:
     """Whether an axis was given a size rather than a factor."""
-    return any(_matches(table, row, glob) for glob in request.widths)
+    return any(_matches(table, row, glob) for glob in request.widths or ())
 
 
 def _tied(analysis: Analysis) -> frozenset[Axis]:

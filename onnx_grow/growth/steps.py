@@ -9,12 +9,13 @@ from os import PathLike
 from typing import Any
 
 from onnx_grow.errors import InvalidRequestError, OnnxGrowError
+from onnx_grow.growth.budget import amount
 from onnx_grow.growth.deepen_plan import DeepenPlan
 from onnx_grow.growth.deepening import apply_deepen, deepened
 from onnx_grow.growth.plan import WidenPlan
 from onnx_grow.growth.recipe_file import Recipe, Step, dumped, parsed, read
-from onnx_grow.growth.widening import apply_widen, widened
-from onnx_grow.model import Model
+from onnx_grow.growth.widening import apply_widen, inspect, widened
+from onnx_grow.model import Model, flattened, inlined, unlisted
 
 __all__ = ["GrowPlan", "apply_steps", "grow", "grown", "plan_grow"]
 
@@ -73,7 +74,8 @@ def grow(
     """A model grown by a recipe: a YAML file, or what such a file holds, or a list of steps (docs/cli.md).
 
     A step is `{"widen": options}` or `{"deepen": options}` with the arguments of the functions of these names, or one of their
-    plans. `shapes` fixes input shapes that the file leaves open, for steps that do not say their own.
+    plans. A budget such as "2x" is relative to `model`, in every step. `shapes` fixes input shapes that the file leaves open, for steps
+    that do not say their own.
 
     Raises InvalidRequestError for what is no recipe, naming file, step and key, and the errors of the steps, naming these.
     """
@@ -92,19 +94,19 @@ def plan_grow(
 
 def grown(
     model: Model,
-    recipe: str | PathLike[str] | Mapping[str, Any] | Sequence[Any],
+    recipe: Recipe | str | PathLike[str] | Mapping[str, Any] | Sequence[Any],
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[GrowPlan, Model]:
     """Both at once: the plan of `plan_grow` and the model of `grow`, whose arguments it takes."""
-    written = read(recipe) if isinstance(recipe, str | PathLike) else parsed(recipe)
+    written = recipe if isinstance(recipe, Recipe) else _written(recipe)
     foreign = _foreign(written, model)
     plans: list[WidenPlan | DeepenPlan] = []
     known = {**written.shapes, **(shapes or {})}
     result = model
     for step in written.steps:
         try:
-            plan, result = _taken(result, step, known)
+            plan, result = _taken(result, step, known, model)
         except OnnxGrowError as error:
             behind = f"; {foreign}" if foreign and isinstance(error, InvalidRequestError) else ""
             raise type(error)(f"{step.where}: {error.message}{behind}", hint=error.hint) from error
@@ -120,10 +122,14 @@ def apply_steps(model: Model, plan: GrowPlan) -> Model:
     return model
 
 
+def _written(recipe: str | PathLike[str] | Mapping[str, Any] | Sequence[Any]) -> Recipe:
+    return read(recipe) if isinstance(recipe, str | PathLike) else parsed(recipe)
+
+
 def _taken(
-    model: Model, step: Step, shapes: Mapping[str, Sequence[int]]
+    model: Model, step: Step, shapes: Mapping[str, Sequence[int]], original: Model
 ) -> tuple[WidenPlan | DeepenPlan, Model]:
-    """What a step does to a model, and the result."""
+    """What a step does to a model, and the result. Budgets relative to a model ("2x") are relative to the `original`."""
     match step.what:
         case WidenPlan() as plan:
             return plan, apply_widen(model, plan)
@@ -131,7 +137,19 @@ def _taken(
             return plan, apply_deepen(model, plan)
         case options:
             given = {"shapes": shapes, **options}
+            given |= _budgets(given, original)
             return widened(model, **given) if step.operation == "widen" else deepened(model, **given)
+
+
+def _budgets(options: Mapping[str, Any], original: Model) -> dict[str, int]:
+    """The budgets among some options as numbers: relative ones of what the original has."""
+    found = {}
+    if isinstance(said := options.get("to_params"), str):
+        found["to_params"] = amount(said, flattened(unlisted(inlined(original))).parameters, "parameters")
+    if isinstance(said := options.get("to_macs"), str):
+        macs = inspect(original, shapes=options["shapes"]).macs
+        found["to_macs"] = amount(said, macs, "multiply-accumulates")
+    return found
 
 
 def _foreign(recipe: Recipe, model: Model) -> str:

@@ -41,7 +41,7 @@ def plan_widen(
     to_macs: float | str | None = None,
     multiple_of: int = 1,
     kind: str | Sequence[str] = DEFAULT_KINDS,
-    only: str | Sequence[str] = (),
+    only: str | Sequence[str] | None = None,
     scheme: Scheme = "split",
     noise: float = 0.01,
     seed: int = 0,
@@ -73,7 +73,7 @@ def widen(
     to_macs: float | str | None = None,
     multiple_of: int = 1,
     kind: str | Sequence[str] = DEFAULT_KINDS,
-    only: str | Sequence[str] = (),
+    only: str | Sequence[str] | None = None,
     scheme: Scheme = "split",
     noise: float = 0.01,
     seed: int = 0,
@@ -82,7 +82,8 @@ def widen(
     """A wider model that computes the same function; weights are computed when they are read or saved.
 
     Every axis of the kinds `kind` grows by `factor` (default 2), rounded to the nearest multiple of `multiple_of`; `only` restricts
-    that to axes whose name, or a writer's, matches a glob. `widths` maps globs to absolute sizes and, without `only`, is all that grows.
+    that to axes whose name, or a writer's, matches a glob. `widths` maps globs to absolute sizes and, without `only`, is all that grows;
+    with it, the factor is for the others.
     Where nothing of the default kinds can grow, heads and their sizes do.
     Instead of a factor, `to_params` (or `to_macs`, at the shapes analysed) says how many parameters (multiply-accumulates) the grown
     model may have: a number, or text such as "25M", "2x" and "150%". The axes then grow by the largest common factor that fits; those that
@@ -122,7 +123,7 @@ def widened(
     to_macs: float | str | None = None,
     multiple_of: int = 1,
     kind: str | Sequence[str] = DEFAULT_KINDS,
-    only: str | Sequence[str] = (),
+    only: str | Sequence[str] | None = None,
     scheme: Scheme = "split",
     noise: float = 0.01,
     seed: int = 0,
@@ -130,8 +131,8 @@ def widened(
 ) -> tuple[WidenPlan, Model]:
     """Both at once: the plan of `plan_widen` and the model of `widen`, whose arguments it takes."""
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-    globs = (only,) if isinstance(only, str) else tuple(only)
-    request = Request(factor, widths or {}, kinds, globs, to_params, to_macs, multiple_of)
+    globs = (only,) if isinstance(only, str) else None if only is None else tuple(only)
+    request = Request(factor, widths, kinds, globs, to_params, to_macs, multiple_of)
     request.check()
     analysis = analyse(model, shapes)
     if kinds == DEFAULT_KINDS and not any(row.kind in kinds for row in tabulate(analysis).growable):

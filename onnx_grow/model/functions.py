@@ -20,7 +20,7 @@ def inlined(model: Model) -> Model:
     """
     if not isinstance(model, Model):
         raise InvalidRequestError(
-            f"a {type(model).__name__} is not a model", hint="onnx_grow.load makes one of it"
+            f"an object of type {type(model).__name__} is not a model", hint="onnx_grow.load makes one of it"
         )
     if not model.skeleton.functions:
         return model

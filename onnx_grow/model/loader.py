@@ -62,7 +62,9 @@ def load(
 
     if isinstance(source, gs.Graph):
         return load(_exported(source))
-    raise InvalidModelError(f"a {type(source).__name__} is not a model", hint="give the path of an ONNX file")
+    raise InvalidModelError(
+        f"an object of type {type(source).__name__} is not a model", hint="give the path of an ONNX file"
+    )
 
 
 def _exported(graph: gs.Graph) -> onnx.ModelProto:

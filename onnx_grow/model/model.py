@@ -41,7 +41,10 @@ class Model:
 
     def __repr__(self) -> str:
         name = self.path.name if self.path else self.skeleton.graph.name
-        return f"Model({name}: {len(self.skeleton.graph.node):,} nodes, {self.parameters:,} parameters)"
+        grown = ", grown" if self.path is None and HISTORY in self.metadata else ""
+        return (
+            f"Model({name}{grown}: {len(self.skeleton.graph.node):,} nodes, {self.parameters:,} parameters)"
+        )
 
     def topology(self) -> Topology:
         """The graph as GraphSurgeon sees it, for reading; fresh at each call."""

@@ -50,7 +50,7 @@ def candidates(
         if dims is None:
             raise InvalidRequestError(
                 f"input {name!r} declares no shape",
-                hint=f"give one with --shape {name}=1x3x224x224 or the like",
+                hint=f"give one, such as --shape '{name}:1,3,224,224', in Python with shapes=",
             )
     roles = _roles({name: dims for name, dims in open_inputs.items() if dims is not None})
     seen: set[tuple[tuple[int, ...], ...]] = set()

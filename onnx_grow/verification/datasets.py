@@ -54,7 +54,7 @@ def read(given: Given, dtypes: Mapping[str, int]) -> list[Feed]:
 
 def _from_path(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Array]]]:
     if not path.exists():
-        raise InvalidRequestError(f"{path} does not exist", hint="--inputs takes a file or a folder")
+        raise InvalidRequestError(f"{path} does not exist", hint="inputs are a file or a folder")
     if not path.is_dir():
         yield path.name, _from_file(path, names)
         return

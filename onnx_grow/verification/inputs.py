@@ -80,7 +80,7 @@ def signature(model: Model) -> Signature:
             kind = value.type.WhichOneof("value") or "nothing"
             raise InvalidRequestError(
                 f"input {value.name!r} is no tensor but {kind.removesuffix('_type')}: there are no inputs to verify with",
-                hint="use --no-verify (verify nothing) for such a model",
+                hint="such a model can be grown without verification (--no-verify)",
             )
         dtypes[value.name] = value.type.tensor_type.elem_type
     return Signature(dtypes, {name: role_of(model, name) for name in dtypes})

@@ -21,6 +21,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnx_grow.model import Model, Weight, flattened, nested
 from onnx_grow.model.walk import all_nodes
+from onnx_grow.verification.derived import Derived
 
 __all__ = ["jittered", "jittered_array", "jittered_feed"]
 
@@ -97,23 +98,10 @@ def jittered_array(array: Array, rng: np.random.Generator) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _Jittered:
+class _Jittered(Derived):
     """A weight with rounding noise, made while it is read: never more than a piece of it beside the original."""
 
-    base: Weight
     seed: int
-
-    @property
-    def dtype(self) -> int:
-        return self.base.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
-
-    @property
-    def nbytes(self) -> int:
-        return self.base.nbytes
 
     def array(self) -> Array:
         return np.concatenate(list(self._pieces())).reshape(self.shape)

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import Model, save
+from onnx_grow.shapes.sizes import declared_inputs
 from onnx_grow.verification.comparison import Deviation, Gauge, difference, gauge, is_exact
 from onnx_grow.verification.datasets import Given, read
 from onnx_grow.verification.inputs import Feed, signature
@@ -127,7 +128,7 @@ def measure(
             if inputs is None:
                 made_up(trials, model, wanted, shapes, seeds)
             else:
-                _given(trials, read(inputs, wanted.dtypes))
+                _given(trials, model, read(inputs, wanted.dtypes))
     except RunError as error:
         raise InvalidModelError(f"the original does not load in ONNX Runtime: {error}") from None
     reference = Reference(model, stage, trials.feeds, trials.results, notes=trials.notes)
@@ -145,7 +146,30 @@ def measure(
     return reference
 
 
-def _given(trials: Trials, feeds: Sequence[Feed]) -> None:
+def _given(trials: Trials, model: Model, feeds: Sequence[Feed]) -> None:
+    declared = declared_inputs(model)
     for feed in feeds:
+        for name, array in feed.arrays.items():
+            _check_shape(f"{feed.label}: input {name!r}", array.shape, declared.get(name))
         if problem := trials.problem(feed):
             raise InvalidRequestError(f"{feed.label}: the original does not run with it: {problem}")
+
+
+def _check_shape(what: str, shape: tuple[int, ...], declared: Sequence[object] | None) -> None:
+    """Raise InvalidRequestError where a shape is none that the file declares, rather than let ONNX Runtime say so."""
+    if declared is None:
+        return
+    wrong = [
+        k
+        for k, (n, dim) in enumerate(zip(shape, declared, strict=False))
+        if isinstance(dim, int) and n != dim
+    ]
+    if len(shape) == len(declared) and not wrong:
+        return
+    sizes = " x ".join(str(dim) if isinstance(dim, int) else "any" for dim in declared) or "a single number"
+    raise InvalidRequestError(
+        f"{what} is {' x '.join(map(str, shape)) or 'a single number'}, and the model takes {sizes}",
+        hint=f"the file fixes the number of samples: give sets of {declared[0]}, a file or an entry of a list each"
+        if wrong == [0]
+        else "",
+    )

@@ -21,6 +21,7 @@ from onnx import NodeProto, helper
 
 from onnx_grow.model import Draft, Inline, Model, Weight, flattened, nested
 from onnx_grow.model.walk import all_nodes
+from onnx_grow.verification.derived import Derived
 
 __all__ = ["reordered"]
 
@@ -57,23 +58,10 @@ def reordered(model: Model, seed: int) -> Model:
 
 
 @dataclass(frozen=True, eq=False)
-class _Permuted:
+class _Permuted(Derived):
     """A weight with its entries along some axes in another order."""
 
-    base: Weight
     orders: Mapping[int, Array]
-
-    @property
-    def dtype(self) -> int:
-        return self.base.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
-
-    @property
-    def nbytes(self) -> int:
-        return self.base.nbytes
 
     def array(self) -> Array:
         array = self.base.array()

@@ -87,7 +87,7 @@ def _first(trials: Trials, model: Model, wanted: Signature, shapes: Shapes) -> S
         raise InvalidRequestError(f"the original does not run with the shapes given: {first_problem}")
     raise InvalidModelError(
         f"the original does not run: {first_problem}",
-        hint="give the shapes of its inputs (--shape NAME:1,3,224,224) or the inputs themselves (--inputs)",
+        hint="give the shapes of its inputs (--shape NAME:1,3,224,224, in Python shapes=) or the inputs themselves (--inputs, inputs=)",
     )
 
 
@@ -113,7 +113,7 @@ def _second(trials: Trials, model: Model, wanted: Signature, shapes: Shapes, fir
             return
     if failed:
         trials.notes.append(
-            f"{len(failed)} other choices of input sizes left out, the original does not run with them: {failed[0]} …"
+            f"other sizes of inputs left out, the original does not run with them: {failed[0]}{' …' if len(failed) > 1 else ''}"
         )
 
 

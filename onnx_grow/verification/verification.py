@@ -52,6 +52,10 @@ HOPELESS = 100
 """Tolerances beyond which a third of them will do."""
 AFFORDABLE = 1 << 29
 """Bytes of weights up to which a model that seems to fail is run in float64."""
+NOTHING_SAID = (
+    "every output is NaN or infinite on all inputs, so nothing was compared: give inputs on which the network computes numbers "
+    "(--inputs DATA, in Python inputs=)"
+)
 NOISY = 0.01
 """Relative noise above which equality says little."""
 
@@ -162,6 +166,8 @@ class Standard:
                 first, expected = feeds[0].arrays, reference.plain[0]
                 proved = prove(before, grown, first, expected=expected, tolerance=tolerance)
                 found.append(Check("float64", proved.ok, proved.detail))
+            if self.everywhere and _says_nothing(reference):
+                found.append(Check("values", False, NOTHING_SAID))
             notes = [*reference.notes, *_warnings(reference)]
             notes += [
                 f"output {o.name!r} deviates by {o.ratio:.0f} times the noise measured, though the models are equal in float64: "
@@ -218,6 +224,10 @@ def _joined(report: Report, branch: Report, where: str) -> Report:
         checks=(
             *report.checks,
             *(replace(c, name=f"{c.name} ({where})") for c in branch.checks if c.name in ("runs", "float64")),
+        ),
+        warnings=(
+            *report.warnings,
+            *(f"where {where}: {warning}" for warning in branch.warnings if warning not in report.warnings),
         ),
         float64=max((e for e in (report.float64, branch.float64) if e is not None), default=None),
     )
@@ -338,6 +348,12 @@ def _warnings(reference: Reference) -> list[str]:
     if all(is_exact(array) for name in reference.gauges for array in reference.results(name)):
         told.append("no output is a floating-point number: what does not flip one of them does not show")
     return told
+
+
+def _says_nothing(reference: Reference) -> bool:
+    """Whether all that was compared is NaN or infinite, which any two networks may be."""
+    arrays = [array for name in reference.gauges for array in reference.results(name) if array.size]
+    return bool(arrays) and all(map(_is_lost, arrays))
 
 
 def _is_lost(array: Array) -> bool:
