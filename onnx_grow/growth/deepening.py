@@ -21,6 +21,7 @@ from onnx_grow.growth.deepen_plan import (
     NewBranchLayer,
     ResidualLayer,
 )
+from onnx_grow.growth.fusion import fused, unfused
 from onnx_grow.growth.identity import insert_identity
 from onnx_grow.growth.insertion import Prefixes
 from onnx_grow.growth.nonlinear import insert_new_branch, insert_parametric
@@ -147,7 +148,7 @@ def deepened(
         calibrated=calibration is not None,
     )
     globs = (after,) if isinstance(after, str) else tuple(after or ())
-    model = flattened(unlisted(inlined(model)))
+    model = unfused(flattened(unlisted(inlined(model))))
     wishes = Wishes(scheme, activation, expansion, seed)
     if to_params is None:
         survey, plan = _planned(model, globs, every, None, wishes, calibration, shapes)
@@ -220,7 +221,7 @@ def _reached(survey: Survey, globs: Sequence[str], plan: DeepenPlan, deeper: Mod
 
 def apply_deepen(model: Model, plan: DeepenPlan) -> Model:
     """Do what a plan says. Raises InvalidRequestError when the plan does not fit the model."""
-    model = flattened(unlisted(inlined(model)))
+    model = unfused(flattened(unlisted(inlined(model))))
     return _applied(model, plan, Dataflow(model))
 
 
@@ -276,7 +277,7 @@ def _applied(model: Model, plan: DeepenPlan, flow: Dataflow) -> Model:
                 insert_new_branch(draft, flow, layer, prefix)
             case _:
                 insert_parametric(draft, flow, layer, prefix)
-    return nested(draft.freeze(provenance(model, plan.to_json())))
+    return nested(fused(draft.freeze(provenance(model, plan.to_json()))))
 
 
 def _calibrated(

@@ -173,7 +173,7 @@ def _branches(flow: Dataflow, shapes: Shapes) -> list[_Branch | Refused]:
 
 
 _SUM_IN_NORM = (
-    "its sum is fused with a norm, between which no copy fits: deepen the model before it is optimised"
+    "its sum is fused with a norm whose statistics are outputs, too: deepen the model before it is optimised"
 )
 _UNSAFE = "divides by what may be zero for the input of a copy, on which it was not trained, and 0 / 0 times a zero weight is not zero"
 _FUSED = frozenset({"com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"})
@@ -348,8 +348,17 @@ _TAIL = frozenset(
             "Pow",
             "PRelu",
         ),
-        *("RMSNormalization", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Selu", "Sigmoid", "Softplus"),
-        *("Softsign", "Sqrt", "Sub", "Swish", "Tanh", "Transpose"),
+        *("RMSNormalization", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Selu", "Sigmoid"),
+        *(
+            "SimplifiedLayerNormalization",
+            "Softplus",
+            "Softsign",
+            "Sqrt",
+            "Sub",
+            "Swish",
+            "Tanh",
+            "Transpose",
+        ),
     }
 )
 
