@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from graphs import assert_same, build, operators
+from graphs import assert_same, build, feeds, operators, run
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from onnx_grow.axes.table import KINDS
@@ -362,3 +362,19 @@ def test_deep_chains_end() -> None:
     text = summed(f"h0 = Identity(a) {chain} b = Identity(h400)")
     _, grown = widened(text, a=9)
     assert operators(grown).count("Mul") <= 1
+
+
+@pytest.mark.parametrize("lengths", ["l, m", "m, l"])
+def test_parts_that_are_empty_with_some_data_count(lengths: str) -> None:
+    model = build(
+        f"""(double[3, 4] x, int64[1] k) => (double[3, 3] y, double[3, 2] z)
+        <double[4, 6] v, double[6, 2] w, double[2, 6, 3] e, int64[1] three = {{3}}, int64 zero = {{0}}, int64 one = {{1}}> {{
+        a = MatMul(x, v) l = Mul(three, k) m = Sub(three, l) s = Concat <axis=0> ({lengths}) c, d = Split <axis=0> (a, s)
+        t = Gather(e, zero) u = Gather(e, one) p = MatMul(c, t) q = MatMul(d, u) y = Concat <axis=0> (p, q)
+        z = MatMul(a, w) }}"""
+    )
+    grown = widen(model, factor=2, kind=KINDS)
+    inputs = feeds(model)
+    for k in range(2):
+        inputs["k"] = np.array([k])
+        np.testing.assert_allclose(run(grown, inputs)[0], run(model, inputs)[0], rtol=1e-12)

@@ -200,10 +200,14 @@ class Absorption:
         return scale
 
     def _selected(self, node: int) -> dict[int, Indices] | None:
-        """The indices that a Gather or Slice reads of the dimensions that it selects from; None where that is not known."""
+        """The indices that a Gather or Slice reads of the dimensions that it selects from; None where that is not known.
+
+        Where it reads nothing at these sizes and with these data, it may with others.
+        """
         proto = self.analysis.topology.proto(node)
         if proto.op_type == "Slice" and self.analysis.rules[node] is not None:
-            return self._sliced(node)
+            selected = self._sliced(node)
+            return selected if all(len(index) for index in (selected or {}).values()) else None
         if proto.op_type != "Gather":
             return None
         index = self.analysis.shapes.value.get(proto.input[1])
@@ -315,10 +319,13 @@ class Absorption:
         fits = all(n in (1, size) for n, size in zip(factors.shape, self.shape(node, 0), strict=True))
         return [[(0, factors)]] if fits else None
 
-    def _split(self, node: int, scales: Sequence[Factors]) -> list[list[Move | None]]:
-        """Of all results together."""
+    def _split(self, node: int, scales: Sequence[Factors]) -> list[list[Move | None]] | None:
+        """Of all results together. One that is empty with these data may not be with others, so that all must be scaled alike."""
         proto = self.analysis.topology.proto(node)
         axis = _attribute(proto, "axis", 0) % scales[0].ndim
+        if any(0 in self.analysis.shapes.shape[name] for name in proto.output):
+            alike = all(np.array_equal(scale, scales[0]) and scale.shape[axis] == 1 for scale in scales)
+            return [[(0, scales[0])]] if alike else None
         whole = np.broadcast_shapes(*((*s.shape[:axis], 1, *s.shape[axis + 1 :]) for s in scales))
         parts = []
         for name, scale in zip(proto.output, scales, strict=True):
