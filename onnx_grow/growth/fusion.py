@@ -57,36 +57,8 @@ def fused(model: Model) -> Model:
     nodes = model.skeleton.graph.node
     if not any(map(_part, nodes)):
         return model
-    used = _used(model.skeleton.graph)
-    parts = {name: node for node in nodes if _part(node) for name in node.output}
-    biases = {
-        total: next((n for n in node.input if n in parts and _part(parts[n]) == _BIAS and used[n] == 1), "")
-        for total, node in parts.items()
-        if _part(node) == _SUM
-    }
-    norms: dict[str, NodeProto] = {}
-    for node in nodes:
-        if _part(node) == _NORM and node.input[0] in biases:
-            norms.setdefault(node.input[0], node)
-    known = {value.name for value in model.skeleton.graph.input} | set(model.weights) | {""}
-    together: list[NodeProto] = []
-    done = set(filter(None, biases.values()))
-    for node in nodes:
-        result = node.output[0] if _part(node) else ""
-        if _part(node) == _SUM:
-            bias = parts[biases[result]] if biases[result] else None
-            norm = norms.get(result)
-            if norm and known.issuperset(norm.input[1:]):
-                together.append(_whole(node, norm, bias, is_read=used[result] > 1))
-                done.add(norm.output[0])
-            else:
-                together += _added(node, bias)
-        elif _part(node) == _NORM and result not in done and not _is_known(node, model.opset):
-            together += _of_itself(node)
-        elif not _part(node) or result not in done:
-            together.append(node)
-        known.update(node.output)
-    return _with_nodes(model, list(map(_unmarked, together)))
+    parts = _Parts(model)
+    return _with_nodes(model, [_unmarked(whole) for node in nodes for whole in parts.instead_of(node)])
 
 
 def _parts(node: NodeProto, position: dict[str, int], taken: set[str]) -> Iterator[NodeProto]:
@@ -109,6 +81,49 @@ def _parts(node: NodeProto, position: dict[str, int], taken: set[str]) -> Iterat
     yield _marked(_NORM, apart)
 
 
+class _Parts:
+    """Which sums go together with which norms, and with the biases that nobody else reads."""
+
+    def __init__(self, model: Model) -> None:
+        nodes = model.skeleton.graph.node
+        self._has_norm = model.opset >= 17
+        self._used = _used(model.skeleton.graph)
+        biases = {node.output[0]: node for node in nodes if _part(node) == _BIAS}
+        self._bias: dict[str, NodeProto | None] = {}
+        self._norm: dict[str, NodeProto] = {}
+        position = {name: index for index, node in enumerate(nodes) for name in node.output}
+        for node in nodes:
+            if _part(node) == _SUM:
+                own = (biases[name] for name in node.input if name in biases and self._used[name] == 1)
+                self._bias[node.output[0]] = next(own, None)
+            total = node.input[0] if _part(node) == _NORM else ""
+            if total in self._bias and all(
+                position.get(p, -1) < position[total] for p in node.input[1:] if p
+            ):
+                self._norm.setdefault(total, node)
+        joined = (*self._norm.values(), *filter(None, self._bias.values()))
+        self._joined = {node.output[0] for node in joined}
+
+    def instead_of(self, node: NodeProto) -> list[NodeProto]:
+        """What takes the place of a node: the fused one that of the sum."""
+        part = _part(node)
+        if not part:
+            return [node]
+        if part == _SUM:
+            return self._sum(node)
+        if node.output[0] in self._joined:
+            return []
+        standard = part == _BIAS or (node.op_type == "LayerNormalization" and self._has_norm)
+        return [node] if standard else _of_itself(node)
+
+    def _sum(self, add: NodeProto) -> list[NodeProto]:
+        total = add.output[0]
+        bias, norm = self._bias[total], self._norm.get(total)
+        if norm:
+            return [_whole(add, norm, bias, is_read=self._used[total] > 1)]
+        return _added(add, bias) if bias else [add]
+
+
 def _whole(add: NodeProto, norm: NodeProto, bias: NodeProto | None, *, is_read: bool) -> NodeProto:
     """A fused node in place of its parts; `is_read`: somebody else reads the sum."""
     name, place = next((name, place) for name, (op_type, place) in _NORMS.items() if op_type == norm.op_type)
@@ -124,10 +139,8 @@ def _whole(add: NodeProto, norm: NodeProto, bias: NodeProto | None, *, is_read: 
     return whole
 
 
-def _added(add: NodeProto, bias: NodeProto | None) -> list[NodeProto]:
+def _added(add: NodeProto, bias: NodeProto) -> list[NodeProto]:
     """A sum on its own, in the order in which the fused operator adds."""
-    if bias is None:
-        return [add]
     first, last = NodeProto(), NodeProto()
     first.CopyFrom(bias)
     last.CopyFrom(add)
@@ -141,15 +154,11 @@ def _terms(add: NodeProto, bias: NodeProto | None) -> list[str]:
     return [bias.input[0] if bias and term == bias.output[0] else term for term in add.input]
 
 
-def _is_known(norm: NodeProto, opset: int) -> bool:
-    """Whether the standard has a norm by itself."""
-    return norm.op_type == "LayerNormalization" and opset >= 17
-
-
 def _of_itself(norm: NodeProto) -> list[NodeProto]:
+    """A norm of something else as a fused one, of a sum with zero: the standard has none by itself."""
     nothing = f"{norm.output[0]}/nothing"
-    add = onnx.helper.make_node("Add", [norm.input[0], nothing], [""], norm.name)
     zero = onnx.helper.make_node("Sub", [norm.input[0]] * 2, [nothing], nothing)
+    add = onnx.helper.make_node("Add", [norm.input[0], nothing], [""], norm.name)
     return [zero, _whole(add, norm, None, is_read=False)]
 
 
