@@ -130,6 +130,9 @@ def test_views() -> None:
     assert lines[1].split()[:5] == ["e", "residual", "8", "by", "whole"]
     assert lines[-1].endswith("it is a dimension of the model's output 'y'")
     assert all(line == line.rstrip() for line in lines)
+    both = table("""(double[2, 4] x) => (double[2, 3] y) <double[4, 6] v, double[6, 3] w> {
+        a = MatMul(x, v) b = LogSoftmax(a) c = Hardmax(b) y = MatMul(c, w) }""")
+    assert all(reason in str(both) for reason in both["a"].reasons)
     data = json.loads(json.dumps(found.to_json()))
     assert data["parameters"] == found.parameters
     assert [row["name"] for row in data["axes"]] == [row.name for row in found]

@@ -335,6 +335,23 @@ class TestTheSummary:
         shown = run("widen", "model.onnx").stdout
         assert "6.0e-07 (max), rounding noise of the original 3.0e-07: ratio 2.00" in shown
 
+    def test_weights_in_a_file_beside_are_told(self, folder: Path) -> None:
+        onnx.save_model(network(), "e.onnx", save_as_external_data=True, location="e.data", size_threshold=0)
+        assert "kB (with e.data)" in run("inspect", "e.onnx").stdout
+        assert "(weights in e-wide.onnx.data)" in run("widen", "e.onnx").stdout
+        document = json.loads(run("widen", "e.onnx", "--force", "--json").stdout)
+        assert document["data_file"] == "e-wide.onnx.data"
+        assert json.loads(run("widen", "model.onnx", "--json").stdout)["data_file"] is None
+
+    def test_parameters_without_an_axis_are_counted(self, folder: Path) -> None:
+        model = network()
+        model.graph.node[-1].domain = "my.ops"
+        model.opset_import.append(helper.make_opsetid("my.ops", 1))
+        Path("custom.onnx").write_bytes(model.SerializeToString())
+        assert "Without an axis" not in run("inspect", "model.onnx").stdout
+        shown = run("inspect", "custom.onnx")
+        assert "Without an axis: 45 of 837 parameters" in shown.stdout
+
     def test_a_dry_run_foretells_the_size(self, folder: Path) -> None:
         shown = run("widen", "model.onnx", "--dry-run").stdout
         run("widen", "model.onnx", "--no-verify")
@@ -999,7 +1016,17 @@ class TestDocuments:
     """The keys of docs/json.md; removing one breaks somebody's script."""
 
     TOP = frozenset({"schema", "command", "ok"})
-    GROWTH = TOP | {"input", "output", "plan", "plan_file", "parameters", "bytes", "nodes", "verification"}
+    GROWTH = TOP | {
+        "input",
+        "output",
+        "data_file",
+        "plan",
+        "plan_file",
+        "parameters",
+        "bytes",
+        "nodes",
+        "verification",
+    }
 
     def document(self, *arguments: str) -> dict[str, object]:
         result = run(*arguments, "--json")

@@ -161,6 +161,13 @@ class TestMaxError:
         result = run("verify", "a.onnx", "other.onnx", "--max-error", "0.005")
         assert result.exit_code == 1
         assert "error 0.005" in result.stdout
+        assert "ratio" in run("verify", "a.onnx", "wide.onnx", "-v").stdout
+        shown = run(
+            "verify", "a.onnx", "other.onnx", "--max-error", "0.02", "-v", "--html", "page.html"
+        ).stdout
+        assert "equal" in shown
+        assert "ratio" not in shown
+        assert "ratio" not in Path("page.html").read_text()
 
     def test_it_has_to_be_positive(self, folder: Path) -> None:
         with pytest.raises(OnnxGrowError, match="max_error"):
@@ -174,6 +181,8 @@ class TestJUnit:
         suites = {suite.name: suite for suite in JUnitXml.fromfile("out.xml")}
         assert list(suites) == ["a.onnx -> wide.onnx", "other", "none"]
         assert (suites["a.onnx -> wide.onnx"].failures, suites["none"].errors) == (0, 1)
+        assert suites["other"].time > 0
+        assert next(iter(suites["none"])).result[0].message.endswith("(did you mean a.onnx or other.onnx?)")
         failed = [case.name for case in suites["other"] if case.result]
         assert failed == ["float64", "output y"]
 

@@ -60,9 +60,9 @@ class AxisTable:
     """The axes of a model that weights have, in graph order.
 
     Iterates as `AxisInfo`; `str()` is a plain table. `parameters` counts all weights of the model, `growable_parameters` those with
-    at least one growable dimension. `refused` are the nodes that no rule describes, with reasons. `macs` are the
-    multiply-accumulates for one sample at the shapes `inputs` of the model's inputs, the first dimension of which counts samples if
-    the file leaves it open.
+    at least one growable dimension, `analysed_parameters` those with any axis of the table. `refused` are the nodes that no rule
+    describes, with reasons. `macs` are the multiply-accumulates for one sample at the shapes `inputs` of the model's inputs, the first
+    dimension of which counts samples if the file leaves it open.
     """
 
     rows: tuple[AxisInfo, ...]
@@ -72,6 +72,7 @@ class AxisTable:
     axes: Mapping[str, Axis] = field(repr=False, compare=False)
     macs: int = 0
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    analysed_parameters: int = 0
 
     def __iter__(self) -> Iterator[AxisInfo]:
         return iter(self.rows)
@@ -113,10 +114,9 @@ class AxisTable:
 
     def __str__(self) -> str:
         rows = self._cells()
-        widths = [max(len(line[k]) for line in rows) for k in range(5)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
-            "  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[5]]).rstrip()
-            for line in rows
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in rows
         )
 
     def _repr_html_(self) -> str:
@@ -129,8 +129,8 @@ class AxisTable:
     def _cells(self) -> list[tuple[str, ...]]:
         rows = [("axis", "kind", "size", "grows", "parameters", "why not")]
         for row in self.rows:
-            why = row.reasons[0] if row.reasons else ""
             grows = {"any": "yes", "uniform": "by whole factors"}[row.constraint] if row.growable else "no"
+            why = "; ".join(row.reasons)
             rows.append((row.name, row.kind, str(row.size), grows, f"{row.parameters:,}", why))
         return list(rows)
 
@@ -169,9 +169,20 @@ class _Tabulation:
         rows = tuple(self._row(name, found) for name, found in named.items())
         sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
         growable = {name for found in named.values() if not found.frozen for name in self.weights[found]}
+        analysed = {name for found in named.values() for name in self.weights[found]}
         dtype = self.analysis.shapes.dtype
-        growing = sum(sizes[name] for name in growable if holds_parameters(dtype.get(name, 0)))
-        return AxisTable(rows, self.analysis.model.parameters, growing, self.analysis.refused, named)
+        growing, held = (
+            sum(sizes[name] for name in names if holds_parameters(dtype.get(name, 0)))
+            for names in (growable, analysed)
+        )
+        return AxisTable(
+            rows,
+            self.analysis.model.parameters,
+            growing,
+            self.analysis.refused,
+            named,
+            analysed_parameters=held,
+        )
 
     def _node(self, index: int) -> None:
         proto = self.analysis.topology.proto(index)

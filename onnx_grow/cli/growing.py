@@ -149,7 +149,9 @@ def _put(growth: Growth, target: Target, comparison: Comparison | None, screen: 
         with screen.progress("writing") as advance:
             pending = until_put.enter_context(target.staged(growth.grown, advance))
         growth = replace(
-            growth, target_bytes=sum(pending.path.with_name(name).stat().st_size for name in pending.names)
+            growth,
+            target_bytes=sum(pending.path.with_name(name).stat().st_size for name in pending.names),
+            data_file=next((name for name in pending.names if name != pending.path.name), None),
         )
         if comparison:
             with screen.progress("verifying"):

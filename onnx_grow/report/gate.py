@@ -56,7 +56,7 @@ def _row(name: str, document: Document) -> tuple[str, ...]:
     if verification is None:
         return printable(name), "error", "", "", ""
     figures = (
-        (verification["ratio"], ".2f"),
+        (verification["ratio"] if verification["max_error"] is None else None, ".2f"),
         (verification["float64"], ".0e"),
         (verification["seconds"], ".1f"),
     )

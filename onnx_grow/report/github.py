@@ -28,7 +28,7 @@ def summary(documents: Iterable[tuple[str, Document]]) -> str:
         cells = (
             name,
             verdict,
-            _figure(verification.get("ratio"), ".2f"),
+            _figure(verification.get("ratio") if verification.get("max_error") is None else None, ".2f"),
             _figure(verification.get("float64"), ".0e"),
         )
         lines.append(f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in cells)} |")

@@ -32,7 +32,7 @@ class Growth:
     `source_bytes`, `expected_bytes` and `target_bytes` are bytes on disk with external data, the second before anything is
     written. `target_bytes` is None as long as nothing has been staged, `report` as long as nothing has been compared;
     `written` says that the file `target` is in place, `checked_with` are the options with which to compare it once more,
-    `plan_file` is where the plan was written.
+    `plan_file` is where the plan was written, `data_file` what lies beside the target with its weights, if anything does.
     """
 
     source: str
@@ -43,6 +43,7 @@ class Growth:
     source_bytes: int
     expected_bytes: int
     target_bytes: int | None = None
+    data_file: str | None = None
     report: Report | None = None
     written: bool = False
     checked_with: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ class Growth:
             "ok": self.report is None or self.report.ok,
             "input": self.source,
             "output": self.target if self.written else None,
+            "data_file": self.data_file if self.written else None,
             "plan": json.loads(self.plan.to_json()),
             "plan_file": self.plan_file,
             "parameters": {"before": self.original.parameters, "after": self.grown.parameters},
@@ -103,7 +105,7 @@ class Growth:
                 "parameters",
                 f"{count(before)} -> {count(after)}" + (f"  (x{after / before:.3g})" if before else ""),
             ),
-            ("on disk", f"{size(self.source_bytes)} -> {nbytes}"),
+            ("on disk", f"{size(self.source_bytes)} -> {nbytes}{self._beside()}"),
             ("new nodes", self._new_nodes()),
         ]
         if self.plan.skipped:
@@ -120,6 +122,9 @@ class Growth:
         if self.written:
             lines.append(("to train", RECIPE))
         return lines
+
+    def _beside(self) -> str:
+        return printable(f" (weights in {self.data_file})") if self.data_file else ""
 
     def _check_again(self) -> str:
         """The command that makes the same comparison once more, of noise with room for it."""

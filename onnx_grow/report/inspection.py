@@ -53,6 +53,7 @@ class Inspection:
                 "growable_axes": len(self.table.growable),
                 "parameters": self.table.parameters,
                 "growable_parameters": self.table.growable_parameters,
+                "analysed_parameters": self.table.analysed_parameters,
                 "macs": self.table.macs,
                 "shapes": {name: list(shape) for name, shape in self.table.inputs.items()},
             },
@@ -96,6 +97,8 @@ class Inspection:
         if self.table.frozen:
             heading = f"Cannot grow: {counted(len(self.table.frozen), 'axis', 'axes')}"
             parts += ["", Text(heading, style="bold"), _frozen_table(self.table.frozen, verbose=verbose)]
+        if line := self._rest():
+            parts += ["", Text(line)]
         return Group(*parts)
 
     @property
@@ -108,6 +111,8 @@ class Inspection:
             f"{printable(self.name)}: opset {self.model.opset}, {counted(len(graph.node), 'node')}, "
             f"{count(self.model.parameters)} parameters, {size(self.nbytes)}"
         )
+        if self.model.data_files:
+            title += f" (with {some(tuple(file.name for file in self.model.data_files))})"
         return [
             title,
             *(f"  input   {_value_text(value)}" for value in self._inputs),
@@ -126,6 +131,13 @@ class Inspection:
             if value.name in self.table.inputs and _open_beyond_samples(value)
         ]
         return [f"{line} of {', '.join(guessed)} (--shape says otherwise)" if guessed else line]
+
+    def _rest(self) -> str:
+        """What the axes leave out, if it is worth a line."""
+        rest = self.table.parameters - self.table.analysed_parameters
+        if not self.table.axes or rest * 1000 < self.table.parameters:
+            return ""
+        return f"Without an axis: {count(rest)} of {count(self.table.parameters)} parameters, which stay as they are"
 
     def _growable_line(self) -> str:
         table = self.table

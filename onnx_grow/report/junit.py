@@ -18,7 +18,7 @@ def write_junit(documents: Iterable[tuple[str, Document]], path: str | Path) -> 
     xml = JUnitXml("onnx-grow verify")
     for name, document in documents:
         suite = TestSuite(printable(name))
-        for case in _cases(name, document):
+        for case in _timed(list(_cases(name, document)), document):
             suite.add_testcase(case)
         xml.add_testsuite(suite)
     xml.write(str(path), pretty=True)
@@ -28,9 +28,7 @@ def _cases(name: str, document: Document) -> Iterator[TestCase]:
     verification = document.get("verification")
     if verification is None:
         error = document["error"]
-        yield _case(
-            name, "verify", Error(printable(f"{error['message']} {error['hint']}".strip()), error["kind"])
-        )
+        yield _case(name, "verify", Error(printable(_with_hint(error)), error["kind"]))
         return
     for check in verification["checks"]:
         fault = None if check["ok"] else Failure(printable(check["detail"]), "check")
@@ -42,6 +40,18 @@ def _cases(name: str, document: Document) -> Iterator[TestCase]:
             else Failure(printable(f"{output['why']} ({output['worst_input']})"), "output")
         )
         yield _case(name, f"output {output['name']}", fault)
+
+
+def _timed(cases: list[TestCase], document: Document) -> list[TestCase]:
+    """The cases, of which the first takes the time of all: they are questions about the same runs."""
+    verification = document.get("verification")
+    for number, case in enumerate(cases):
+        case.time = 0.0 if number or verification is None else round(verification["seconds"], 3)
+    return cases
+
+
+def _with_hint(error: Mapping[str, str]) -> str:
+    return f"{error['message']} ({error['hint']})" if error["hint"] else error["message"]
 
 
 def _case(suite: str, name: str, fault: Failure | Error | None) -> TestCase:

@@ -57,10 +57,12 @@ def report_text(report: Report) -> RenderableType:
 
 
 def _every_output(report: Report) -> Table:
+    """The figures of all outputs; ratios of error and noise where these are what is judged."""
+    judged = report.max_error is None
     rows = []
     for output in report.outputs:
         figures = (output.error_l2, output.noise_l2, output.error_max, output.noise_max)
-        numbers = (*(f"{figure:.1e}" for figure in figures), f"{output.ratio:.2f}")
+        numbers = (*(f"{figure:.1e}" for figure in figures), *([f"{output.ratio:.2f}"] if judged else []))
         rows.append((printable(output.name), output.dtype, *numbers, printable(output.worst_input)))
-    headings = ("output", "type", "error>", "noise>", "max error>", "max noise>", "ratio>", "worst input")
-    return columns(*headings, rows=rows)
+    headings = ("error>", "noise>", "max error>", "max noise>", *(["ratio>"] if judged else []))
+    return columns("output", "type", *headings, "worst input", rows=rows)

@@ -159,11 +159,25 @@ class Report:
         lines = [f"{verdict} on {self.device}; {runs}"]
         lines += _some([_check_line(check) for check in sorted(self.checks, key=lambda check: check.ok)])
         if self.outputs:
-            lines += [f"  {'output':<24} {'error':>8} {'noise':>8} {'ratio':>7}  (allowed: {self._limit})"]
-            worst_first = sorted(self.outputs, key=lambda output: -output.ratio)
-            lines += _some([_output_line(output, output in self.beyond) for output in worst_first])
+            ratio = f" {'ratio':>7}" if self.max_error is None else ""
+            lines += [f"  {'output':<24} {'error':>8} {'noise':>8}{ratio}  (allowed: {self._limit})"]
+            worst_first = sorted(
+                self.outputs, key=lambda o: -(o.ratio if self.max_error is None else o.error_l2)
+            )
+            lines += _some([self._output_line(output) for output in worst_first])
         lines += _some([f"  warning: {warning}" for warning in self.warnings])
         return lines
+
+    def _output_line(self, output: Output) -> str:
+        name = output.name if len(output.name) <= 24 else f"{output.name[:23]}…"
+        line = f"  {name:<24} {output.error_l2:>8.1e} {output.noise_l2:>8.1e}"
+        if self.max_error is None:
+            line += f" {_short(output.ratio):>7}"
+        if output.top1 is not None:
+            line += f"  same top class: {output.top1:.1%}"
+        if output in self.beyond:
+            line += f"  FAIL ({output.worst_input})"
+        return line
 
     def _failures(self) -> list[str]:
         failed = [f"{check.name}: {check.detail}" for check in self.checks if not check.ok]
@@ -174,16 +188,6 @@ class Report:
 
 def _check_line(check: Check) -> str:
     return f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}"
-
-
-def _output_line(output: Output, fails: bool) -> str:
-    name = output.name if len(output.name) <= 24 else f"{output.name[:23]}…"
-    line = f"  {name:<24} {output.error_l2:>8.1e} {output.noise_l2:>8.1e} {_short(output.ratio):>7}"
-    if output.top1 is not None:
-        line += f"  same top class: {output.top1:.1%}"
-    if fails:
-        line += f"  FAIL ({output.worst_input})"
-    return line
 
 
 def _short(ratio: float) -> str:
