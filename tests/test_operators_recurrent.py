@@ -102,7 +102,7 @@ CASES = [
                 """a = MatMul(x, v) s = Shape(a) n = Slice(s, middle, two) d = Concat <axis=0> (one, n, five)
                 h0 = ConstantOfShape(d)""",
             ),
-            "a h0",
+            "a h",
         )
         for op in GATES
     ),

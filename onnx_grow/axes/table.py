@@ -29,7 +29,8 @@ _BY_ROLE = (
 class AxisInfo:
     """One axis: a set of channels that grow together.
 
-    `name` is that of the node that first writes it. `constraint` is "uniform" where statistics are taken over the axis, so that
+    `name` is that of the node that first writes it, one that has weights of it if any does (the state of an LSTM is the LSTM's, not its
+    initial value's). `constraint` is "uniform" where statistics are taken over the axis, so that
     it grows by whole factors only, else "any". `reasons` say why it cannot grow, naming nodes. `writers` and `readers` are the
     nodes that compute the axis anew and that sum over it. `parameters` counts the elements of the weights it is a dimension of,
     `parameters_per_unit` what one more index adds.
@@ -146,6 +147,7 @@ class _Tabulation:
         self.writers: dict[Axis, list[int]] = {}
         self.readers: dict[Axis, list[int]] = {}
         self.weights: dict[Axis, dict[str, int]] = {}
+        self.holders: dict[Axis, set[int]] = {}
         self.roles: dict[Axis, set[str]] = {}
         self.summed: dict[int, set[Axis]] = {}
         for contraction in analysis.said.contractions:
@@ -204,6 +206,7 @@ class _Tabulation:
             for dim in dims:
                 for leaf in leaves(dim):
                     self.weights.setdefault(leaf, {})[name] = elements
+                    self.holders.setdefault(leaf, set()).add(index)
 
     def _is_weight(self, index: int, i: int, name: str) -> bool:
         """Whether a constant is made of numbers rather than counts: floats, or integers that stand for some."""
@@ -214,7 +217,9 @@ class _Tabulation:
         return {leaf: None for dim in dims for leaf in leaves(dim)}
 
     def _name(self, found: Axis, taken: Mapping[str, Axis]) -> str:
-        first = self._names(self.writers[found][:1])
+        writers = self.writers[found]
+        holders = [index for index in writers if index in self.holders[found]]
+        first = self._names((holders or writers)[:1])
         base = first[0] if first else next(iter(self.weights[found]))
         name, k = base, 1
         while name in taken:
