@@ -156,7 +156,11 @@ class Deepening:
 
     def grow(self, model: Model, noise: float) -> Model:
         """The model, deeper. Raises NothingToGrowError where nothing can be inserted."""
-        settings = {"expansion": self.expansion, "activation": self.activation}
+        settings: dict[str, Any] = {}
+        if self.scheme in (None, "residual-new"):
+            settings["expansion"] = self.expansion
+        if self.scheme in (None, "residual-new", "parametric"):
+            settings["activation"] = self.activation
         return deepen(model, scheme=self.scheme, every=self.every, seed=self.seed, **settings)
 
 
