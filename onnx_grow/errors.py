@@ -51,5 +51,15 @@ class VerificationFailedError(OnnxGrowError):
     exit_code = 1
 
 
+class TrainingFailedError(OnnxGrowError):
+    """Training came to values that are not finite; the last good checkpoint is kept."""
+
+    exit_code = 1
+
+
+class MissingLibraryError(OnnxGrowError):
+    """A library that this needs, and growing does not, is not installed."""
+
+
 class UnsupportedOperatorError(OnnxGrowError):
     """The model has an operator that does not run in PyTorch; the message names it and its node."""

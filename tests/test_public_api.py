@@ -71,6 +71,8 @@ def test_errors_are_one_family_with_exit_codes():
         og.OutputError: 2,
         og.NothingToGrowError: 3,
         og.DeviceUnavailableError: 4,
+        og.MissingLibraryError: 2,
+        og.TrainingFailedError: 1,
         og.UnsupportedOperatorError: 2,
         og.VerificationFailedError: 1,
     }

@@ -14,11 +14,14 @@ from typing import Any, NoReturn
 import click
 
 from onnx_grow.cli import guard
+from onnx_grow.cli.check_trainable import check_trainable
 from onnx_grow.cli.deepen import deepen
 from onnx_grow.cli.diff import diff
+from onnx_grow.cli.export import export
 from onnx_grow.cli.grow import grow
 from onnx_grow.cli.guard import FAULT, INTERRUPTED
 from onnx_grow.cli.inspect import inspect
+from onnx_grow.cli.reimport import import_weights
 from onnx_grow.cli.screen import is_terminal, show_document, show_error
 from onnx_grow.cli.verify import verify
 from onnx_grow.cli.widen import widen
@@ -179,12 +182,15 @@ def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
         ctx.exit()
 
 
+COMMANDS = (inspect, widen, deepen, grow, verify, diff, export, import_weights, check_trainable)
+
+
 @click.group(
     "onnx-grow",
     cls=CommandLine,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands={command.name or "": command for command in (inspect, widen, deepen, grow, verify, diff)},
+    commands={command.name or "": command for command in COMMANDS},
 )
 @click.option(
     "--version",
@@ -204,6 +210,8 @@ def main() -> None:
       onnx-grow grow    model.onnx recipe.yaml   several steps at once, verified: model-grown.onnx
       onnx-grow verify  model.onnx model-wide.onnx
       onnx-grow diff    model.onnx model-wide.onnx
+      onnx-grow export  model-wide.onnx -o training   a folder to train it in, train.py included
+      onnx-grow import  model-wide.onnx training/run/tuned.safetensors   the way back: model-wide-tuned.onnx
 
     MODEL may be - to read from standard input.
     """

@@ -121,10 +121,21 @@ def exclude(*names: str, because: str) -> None:
 
 def presented(command: F) -> F:
     """Add --json, --html, -q, -v and --debug; the command receives a `Screen`."""
+    page = click.option(
+        "--html",
+        type=Document(".html", ".htm", mark=b'<meta name="generator" content="onnx-grow"'),
+        metavar="FILE",
+        help="Write the result as a page of HTML, too.",
+    )
+    return page(told(command))
+
+
+def told(command: F) -> F:
+    """Add --json, -q, -v and --debug; the command receives a `Screen`."""
 
     @wraps(command)
     def with_screen(
-        *args: Any, as_json: bool, html: str | None, quiet: bool, verbose: bool, **options: Any
+        *args: Any, as_json: bool, quiet: bool, verbose: bool, html: str | None = None, **options: Any
     ) -> Any:
         if quiet and verbose:
             raise click.UsageError("-q prints errors only and -v every detail: say one of them.")
@@ -133,12 +144,6 @@ def presented(command: F) -> F:
 
     add: Callable[[Any], F] = _all(
         click.option("--json", "as_json", is_flag=True, help="Print one JSON document (docs/json.md)."),
-        click.option(
-            "--html",
-            type=Document(".html", ".htm", mark=b'<meta name="generator" content="onnx-grow"'),
-            metavar="FILE",
-            help="Write the result as a page of HTML, too.",
-        ),
         click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
         click.option("-v", "--verbose", is_flag=True, help="Print every axis, output and reason."),
         click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),

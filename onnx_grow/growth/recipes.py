@@ -165,7 +165,8 @@ class Grown:
     """A weight that is another weight, copied along its dimensions by `maps` (None: not), shared, drawn, mixed and scaled by `steps`.
 
     `noise` is the relative standard deviation of what is added to the copies (not to the originals), Net2Net's own way to break
-    their symmetry. `seed` decides all that is random.
+    their symmetry. `seed` decides all that is random. `fresh` are, per dimension, the indices that are no copies, whatever they were
+    made of; None: all are copies.
     """
 
     def __init__(
@@ -176,12 +177,14 @@ class Grown:
         *,
         noise: float = 0.0,
         seed: str = "",
+        fresh: Sequence[Mask | None] = (),
     ) -> None:
         self.base = base
         self.maps = tuple(maps)
         self.steps = tuple(steps)
         self.noise = noise
         self.seed = seed
+        self.fresh = tuple(fresh)
         self._known: dict[Draw, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
         self.dtype = base.dtype
         self.shape = tuple(n if g is None else len(g) for n, g in zip(base.shape, self.maps, strict=True))

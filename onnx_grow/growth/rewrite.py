@@ -445,20 +445,29 @@ class _Rewrite:
             for place in places:
                 alike.setdefault(self.uses[place].key(), []).append(place)
             for same in alike.values():
-                weight = self._grown(name, self.uses[same[0]])
+                weight = self._grown(name, same[0])
                 self.constants.replace(name, weight, same)
                 if holds_parameters(weight.dtype):
                     made.append(same[0])
         return made
 
-    def _grown(self, name: str, use: _Use) -> Weight:
+    def _grown(self, name: str, place: Place) -> Weight:
+        use = self.uses[place]
         base = self.constants.weight(name)
         noisy = self.plan.scheme == "noise" and base.dtype in FLOATS and sum(n > 1 for n in base.shape) > 1
         noise = self.plan.noise if noisy else 0.0
         if base.dtype == TensorProto.STRING:  # has no bytes that could be computed block by block
             picked = (np.arange(n) if g is None else g for n, g in zip(base.shape, use.maps, strict=True))
             return Inline.of(base.array()[np.ix_(*picked)])
-        return Grown(base, use.maps, use.steps, noise=noise, seed=f"{self.plan.seed}/{name}")
+        fresh = [new_indices(dim, self.maps, self.fresh) for dim in self.analysis.uses[place]]
+        return Grown(
+            base,
+            use.maps,
+            use.steps,
+            noise=noise,
+            seed=f"{self.plan.seed}/{name}",
+            fresh=[mask if mask.any() else None for mask in fresh],
+        )
 
     def _attributes(self) -> None:
         for said in self.analysis.said.attributes:

@@ -16,10 +16,10 @@ from onnx import TensorProto
 from onnx_grow.errors import InvalidRequestError, UnsupportedOperatorError
 from onnx_grow.model import Inline, Model, Weight, dtype_name, inlined
 from onnx_grow.model import load as load_model
+from onnx_grow.model.tensors import Held, held
 from onnx_grow.torch.equality import check
 from onnx_grow.torch.network import Entry, Network
 from onnx_grow.torch.program import compiled
-from onnx_grow.torch.tensors import Held, held
 from onnx_grow.torch.trainable import trainable
 from onnx_grow.torch.values import DTYPES, array_of, tensor_of
 

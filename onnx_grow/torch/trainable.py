@@ -17,8 +17,8 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from onnx_grow.model import Model
+from onnx_grow.model.tensors import Held
 from onnx_grow.model.walk import all_nodes
-from onnx_grow.torch.tensors import Held
 
 __all__ = ["trainable"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
-from onnx_grow.model import Model
+from onnx_grow.model.model import Model
 from onnx_grow.model.walk import nested_graphs
 
 __all__ = ["Held", "held"]

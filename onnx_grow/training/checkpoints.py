@@ -1,0 +1,92 @@
+"""Checkpoints: all that a training needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onnx_grow.errors import InvalidRequestError
+from onnx_grow.training.files import replacing
+
+__all__ = ["Checkpoint", "Progress"]
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """How far a training has come: whole epochs, steps of the one that runs, the sum of their losses, and what was evaluated so far."""
+
+    epoch: int = 0
+    step: int = 0
+    losses: float = 0.0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training of one model: of network and optimizer, and how far it has come.
+
+    `setting` is what must be the same where it goes on: the model, the data, the order in which they come.
+    """
+
+    setting: Mapping[str, Any]
+    network: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    progress: Progress
+
+    def write(self, path: Path) -> None:
+        """Write the checkpoint, at once or not at all."""
+        document = {
+            "format": FORMAT,
+            "setting": dict(self.setting),
+            "network": dict(self.network),
+            "optimizer": dict(self.optimizer),
+            "progress": asdict(self.progress),
+        }
+        with replacing(path) as staged:
+            torch.save(document, staged)
+
+    @classmethod
+    def read(cls, path: Path, setting: Mapping[str, Any]) -> Checkpoint:
+        """Read a checkpoint of a training with this setting; nothing in the file is executed.
+
+        Raises InvalidRequestError for a file that is none, or one of another model or other data, saying which.
+        """
+        try:
+            document = torch.load(path, map_location="cpu", weights_only=True)
+            found = document["setting"]
+            checkpoint = cls(
+                found, document["network"], document["optimizer"], Progress(**document["progress"])
+            )
+        except FileNotFoundError:
+            raise InvalidRequestError(
+                f"there is no checkpoint {path}", hint="start without --resume"
+            ) from None
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as error:
+            raise InvalidRequestError(
+                f"{path} is no checkpoint that can be read: {str(error).strip().splitlines()[0]}",
+                hint="start without --resume",
+            ) from error
+        for name, value in setting.items():
+            if found.get(name) != value:
+                raise InvalidRequestError(
+                    f"{path} is a checkpoint of another {name}: {found.get(name)}, not {value}",
+                    hint=f"give the {name} it was made with, or start anew with another --output",
+                )
+        return checkpoint

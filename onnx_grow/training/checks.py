@@ -1,0 +1,290 @@
+"""Will a grown network learn? What must hold after the first steps of its training, tried on a copy."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from onnx_grow.errors import InvalidModelError, InvalidRequestError
+from onnx_grow.growth.inheritance import inheritances
+from onnx_grow.model import Model, save
+from onnx_grow.torch import Network
+from onnx_grow.torch import load as network_of
+from onnx_grow.torch.values import array_of, tensor_of
+from onnx_grow.training.data import interface, read_examples
+from onnx_grow.training.runs import made_up_inputs
+from onnx_grow.verification import Check
+
+__all__ = ["LearningReport", "check_learning", "made_up_goal", "trial_inputs"]
+
+Array = np.ndarray[Any, Any]
+Mask = NDArray[np.bool_]
+Loss = Callable[[nn.Module], Tensor]
+"""The loss of a network on the examples of the check; the teacher's and the grown network's are the same."""
+
+REACHED = 0.99
+"""The part of the new parameters that must have received a gradient within two steps."""
+STEPS = 10
+"""Steps after which no two copies may be equal any more."""
+RATE = 1e-3
+SAMPLES = 64
+"""Inputs that are looked at, where there are as many."""
+
+
+@dataclass(frozen=True)
+class LearningReport:
+    """What was checked, and what may be worth knowing though it is no fault."""
+
+    checks: tuple[Check, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether all checks passed."""
+        return all(check.ok for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of docs/json.md."""
+        checks = [{"name": each.name, "ok": each.ok, "detail": each.detail} for each in self.checks]
+        return {"ok": self.ok, "checks": checks, "warnings": list(self.warnings)}
+
+    def __str__(self) -> str:
+        lines = [f"{'ok    ' if each.ok else 'FAILED'}  {each.name}: {each.detail}" for each in self.checks]
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def trial_inputs(
+    model: Model, data: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[Array, ...]:
+    """Inputs to check a model with: the first of some `data` (files as `train.py` takes them, labelled or not), or made up.
+
+    `shapes` fixes those of inputs that the file leaves open. Raises InvalidRequestError for data that do not fit the model.
+    """
+    taken = interface(model)
+    if data is not None:
+        examples = read_examples(data, model, labelled=False)
+        return examples.__getitems__(range(min(len(examples), taken.batch or SAMPLES)))[0]
+    with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
+        file = save(model, Path(folder, "model.onnx"))
+        first = made_up_inputs(model, file, shapes)
+        if taken.batch is None and not shapes:
+            many = {name: (SAMPLES, *array.shape[1:]) for name, array in first.items() if array.ndim}
+            with suppress(InvalidModelError, InvalidRequestError):  # where so many do not fit, few have to do
+                first = made_up_inputs(model, file, many)
+    return tuple(first[name] for name in taken.inputs)
+
+
+def made_up_goal(inputs: Sequence[Array], seed: int = 0) -> Loss:
+    """The mean squared distance of what a network makes of some inputs from random numbers, the same for every network."""
+    tensors = [tensor_of(np.asarray(array)) for array in inputs]
+
+    def loss(network: nn.Module) -> Tensor:
+        results = network(*tensors)
+        total = torch.zeros(())
+        for k, result in enumerate(results if isinstance(results, tuple) else (results,)):
+            if isinstance(result, Tensor) and result.is_floating_point() and result.requires_grad:
+                drawn = np.random.default_rng([seed, k]).standard_normal(tuple(result.shape))
+                total = total + (result.double() - tensor_of(drawn)).square().mean()
+        if not total.requires_grad:
+            raise InvalidRequestError(
+                "no output of the model depends on its parameters: there is nothing to train"
+            )
+        return total
+
+    return loss
+
+
+def check_learning(
+    model: Model, network: Network, loss: Loss, teacher: Model | None = None
+) -> LearningReport:
+    """Train a copy of `network` (`model`, in PyTorch) for some steps and look whether all of it learns.
+
+    With the `teacher` that it grew from, new parameters are told from old ones, and what is dead already in the teacher is no fault:
+    only a warning. Without, what no example wakes is a warning only. `network` itself stays as it is.
+
+    Raises InvalidRequestError where `model` does not record how it grew from `teacher`.
+    """
+    trial = copy.deepcopy(network).train()
+    twins = _twins(trial)
+    before = {name: array_of(tensor) for name, tensor in trial.state_dict().items()}
+    optimizer = torch.optim.Adam(trial.parameters(), RATE)
+    reached = _stepped(trial, optimizer, loss, 2)
+    finite = all(bool(torch.isfinite(p).all()) for p in trial.parameters())
+    gradient, notes = _gradient(model, reached, teacher, loss)
+    _stepped(trial, optimizer, loss, STEPS - 2)
+    return LearningReport(
+        (
+            Check(
+                "gradients are finite",
+                finite,
+                "in all parameters" if finite else "parameters became infinite or NaN",
+            ),
+            *gradient,
+            _divergence(twins, trial, reached),
+            *_statistics(model, before, trial),
+        ),
+        tuple(notes),
+    )
+
+
+def _stepped(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, steps: int) -> dict[str, Mask]:
+    """Take some steps; by parameter, which elements received a gradient in any of them."""
+    reached: dict[str, Mask] = {}
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(network).backward()
+        for name, parameter in network.named_parameters():
+            gradient = parameter.grad
+            found = np.zeros(tuple(parameter.shape), bool) if gradient is None else array_of(gradient != 0)
+            reached[name] = found | reached.get(name, np.zeros_like(found))
+        optimizer.step()
+    return reached
+
+
+def _gradient(
+    model: Model, reached: Mapping[str, Mask], teacher: Model | None, loss: Loss
+) -> tuple[list[Check], list[str]]:
+    """Whether the gradient reaches what is new, and what it does not reach for a reason."""
+    new, asleep = _expected(model, reached, teacher, loss)
+    counted = {name: new[name] & ~asleep[name] for name in reached}
+    total = sum(int(mask.sum()) for mask in counted.values())
+    missed = {name: int((mask & ~reached[name]).sum()) for name, mask in counted.items()}
+    share = 1 - sum(missed.values()) / total if total else 1.0
+    what = "new parameters" if teacher is not None else "parameters"
+    detail = f"{100 * share:.2f} % of {total:,} {what} within two steps"
+    if share < 1:
+        worst = max(missed, key=lambda name: missed[name])
+        detail += f"; most are missing in {worst!r} ({missed[worst]:,} of {counted[worst].sum():,})"
+    dead = [name for name, mask in reached.items() if not mask.any() and new[name].any() and mask.size]
+    dead = [name for name in dead if not asleep[name].all() or teacher is None]
+    checks = [
+        Check("gradient reaches every parameter", share >= REACHED, detail),
+        Check("no dead layers", not dead, f"no gradient at all in {_some(dead)}" if dead else "none"),
+    ]
+    sleeping = sum(int((mask & new[name] & ~reached[name]).sum()) for name, mask in asleep.items())
+    if not sleeping:
+        return checks, []
+    origin = (
+        "of the teacher"
+        if teacher is not None
+        else "for these examples (--teacher tells whether they were before)"
+    )
+    return checks, [f"{sleeping:,} {what} belong to units or inputs that are dead {origin}"]
+
+
+def _expected(
+    model: Model, reached: Mapping[str, Mask], teacher: Model | None, loss: Loss
+) -> tuple[dict[str, Mask], dict[str, Mask]]:
+    """By parameter, which elements are new, and which need no gradient: what they are copied from has none in the teacher.
+
+    What is copied from nothing need not have one where a whole row or column has none: it belongs to an input or a unit that is dead.
+    """
+    everything = {name: np.ones_like(mask) for name, mask in reached.items()}
+    if teacher is None:
+        return everything, {name: _silent(mask) for name, mask in reached.items()}
+    alive = _alive(teacher, loss)
+    heirs = inheritances(teacher, model)
+    new, asleep = {}, {}
+    for name, mask in reached.items():
+        heir = heirs.get(name)
+        if heir is None or heir.source not in alive:
+            new[name], asleep[name] = everything[name], _silent(mask)
+            continue
+        source = alive[heir.source]
+        new[name] = heir.is_new(source.shape)
+        copied = heir.taken(np.ones(source.shape, bool))
+        asleep[name] = np.where(copied, heir.taken(~source), _silent(mask, ~new[name]))
+    return new, asleep
+
+
+def _alive(teacher: Model, loss: Loss) -> dict[str, Mask]:
+    """Which elements of the teacher's parameters receive a gradient."""
+    network = network_of(teacher, verify=False).train()
+    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    return _stepped(network, optimizer, loss, 2)
+
+
+def _silent(reached: Mask, old: Mask | None = None) -> Mask:
+    """The elements in rows, columns and so on in which nothing (nothing `old`, where that is known) receives a gradient.
+
+    Nothing is silent in a parameter that receives none at all: it is cut off.
+    """
+    out = np.zeros_like(reached)
+    if not reached.any():
+        return out
+    for dim in range(reached.ndim):
+        others = tuple(d for d in range(reached.ndim) if d != dim)
+        if old is None:
+            out |= ~reached.any(axis=others, keepdims=True)
+        else:
+            out |= old.any(axis=others, keepdims=True) & ~(reached & old).any(axis=others, keepdims=True)
+    return out
+
+
+Twins = Mapping[str, Sequence[tuple[int, int, int]]]
+"""By parameter, pairs of indices of a dimension at which it holds the same: dimension, index, index."""
+
+
+def _twins(network: nn.Module) -> dict[str, list[tuple[int, int, int]]]:
+    """The copies: equal slices of parameters of more than one dimension, none of them all zero."""
+    found: dict[str, list[tuple[int, int, int]]] = {}
+    for name, parameter in network.named_parameters():
+        values = array_of(parameter)
+        if values.ndim < 2:
+            continue
+        for dim in range(values.ndim):
+            first: dict[bytes, int] = {}
+            for index, row in enumerate(np.moveaxis(values, dim, 0)):
+                key = row.tobytes()
+                if first.setdefault(key, index) != index and row.size > 1 and row.any():
+                    found.setdefault(name, []).append((dim, first[key], index))
+    return found
+
+
+def _divergence(twins: Twins, network: nn.Module, reached: Mapping[str, Mask]) -> Check:
+    """Whether copies are different after the steps, but for those that no gradient reaches."""
+    count, alike = 0, []
+    for name, parameter in network.named_parameters():
+        values = array_of(parameter)
+        for dim, i, j in twins.get(name, ()):
+            if not (np.take(reached[name], i, dim).any() or np.take(reached[name], j, dim).any()):
+                continue
+            count += 1
+            if np.array_equal(np.take(values, i, dim), np.take(values, j, dim)):
+                alike.append(f"{i} and {j} of dimension {dim} in {name!r}")
+    detail = f"{count:,} copies that were equal differ after {STEPS} steps" if count else "there are none"
+    if alike:
+        detail = f"{len(alike):,} of {count:,} are still equal after {STEPS} steps, such as {alike[0]}"
+    return Check("copies become different", not alike, detail)
+
+
+def _statistics(model: Model, before: Mapping[str, np.ndarray[Any, Any]], network: nn.Module) -> list[Check]:
+    """Whether the running statistics of every BatchNormalization have moved."""
+    state = network.state_dict()
+    running = [
+        name
+        for node in model.skeleton.graph.node
+        if node.op_type == "BatchNormalization"
+        for name in node.input[3:5]
+        if name in state
+    ]
+    if not running:
+        return []
+    still = [name for name in running if np.array_equal(before[name], array_of(state[name]))]
+    detail = f"{_some(still)} stayed as it was" if still else f"all {len(running)} have moved"
+    return [Check("BatchNormalization's statistics follow the data", not still, detail)]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]!r}{more}" if names else "none"

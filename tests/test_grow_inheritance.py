@@ -1,0 +1,177 @@
+"""Gradients and moments of grown weights: what the chain rule says, and what PyTorch computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import build
+
+import onnx_grow as og
+from onnx_grow.growth.inheritance import inheritances
+
+torch = pytest.importorskip("torch")
+
+from onnx_grow.torch import load  # noqa: E402
+from onnx_grow.training.optimizers import grow_optimizer_state  # noqa: E402
+
+MODELS = Path(__file__).parent.parent / "models"
+
+ATTENTION = """(float[N, 6, 8] x) => (float[N, 6, 5] y)
+    <float[8, 8] wq, float[8, 8] wk, float[8, 8] wv, float[8, 8] wo, float[8, 12] w1, float[12] b1, float[12, 5] w2,
+     int64[4] split = {0, 6, 2, 4}, int64[3] join = {0, 6, 8}>
+    {
+        q = MatMul(x, wq)
+        k = MatMul(x, wk)
+        v = MatMul(x, wv)
+        qs = Reshape(q, split)
+        ks = Reshape(k, split)
+        vs = Reshape(v, split)
+        qt = Transpose <perm = [0, 2, 1, 3]> (qs)
+        kt = Transpose <perm = [0, 2, 3, 1]> (ks)
+        vt = Transpose <perm = [0, 2, 1, 3]> (vs)
+        s = MatMul(qt, kt)
+        p = Softmax <axis = -1> (s)
+        o = MatMul(p, vt)
+        ot = Transpose <perm = [0, 2, 1, 3]> (o)
+        oj = Reshape(ot, join)
+        z = MatMul(oj, wo)
+        h = MatMul(z, w1)
+        b = Add(h, b1)
+        a = Relu(b)
+        y = MatMul(a, w2)
+    }"""
+
+
+def gradients(model: og.Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    network = load(model, verify=False).double()
+    out = network(torch.from_numpy(x.astype(np.float64)))
+    goal = torch.from_numpy(np.random.default_rng(1).standard_normal(tuple(out.shape)))
+    (out * goal).sum().backward()
+    return {name: p.grad.numpy() for name, p in network.named_parameters() if p.grad is not None}
+
+
+CNN = MODELS / "digits_cnn.onnx"
+PIXELS = np.load(MODELS / "digits_cnn.npz")["image"]
+TOKENS = np.random.default_rng(2).standard_normal((3, 6, 8))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "factor"), [(("hidden", "residual"), 2), (("hidden",), 1.5), (("heads", "head_dim"), 2)]
+)
+def test_moments_are_the_gradients_of_equal_copies(kinds: tuple[str, ...], factor: float) -> None:
+    """Where copies share equally, a grown network's gradients are those of the original by the formula, exactly."""
+    is_attention = "heads" in kinds
+    model, x = (build(ATTENTION), TOKENS) if is_attention else (og.load(CNN), PIXELS[:8])
+    grown = og.widen(model, factor=factor, kind=kinds, scheme="copy")
+    before, after = gradients(model, x), gradients(grown, x)
+    heirs = inheritances(model, grown)
+    assert any(heir.stages for heir in heirs.values())
+    for name, gradient in after.items():
+        expected = heirs[name].moment(before[heirs[name].source])
+        assert expected.shape == gradient.shape
+        scale = np.abs(gradient).max()
+        assert np.allclose(expected, gradient, rtol=1e-4, atol=1e-6 * scale), name
+
+
+def test_random_shares_keep_the_sum_of_the_parts() -> None:
+    """With unequal shares the copies of a scale share its gradient, and what reads them has the whole of it."""
+    model = og.load(CNN)
+    grown = og.widen(model, scheme="split")
+    before, after = gradients(model, PIXELS[:8]), gradients(grown, PIXELS[:8])
+    heirs = inheritances(model, grown)
+    scale = heirs["stem.0.1.weight"]
+    g = scale.stages[0].maps[0]
+    assert np.allclose(np.bincount(g, after["stem.0.1.weight"]), before["stem.0.1.weight"], rtol=1e-4)
+    whole = heirs["classifier.weight"]
+    assert np.allclose(
+        after["classifier.weight"], whole.moment(before["classifier.weight"]), rtol=1e-4, atol=1e-7
+    )
+
+
+def test_fresh_channels_inherit_nothing_and_leave_the_rest() -> None:
+    model = og.load(CNN)
+    grown = og.widen(model, scheme="fresh")
+    before, after = gradients(model, PIXELS[:8]), gradients(grown, PIXELS[:8])
+    for name, heir in inheritances(model, grown).items():
+        if name not in after:
+            continue
+        moment, new = heir.moment(before[heir.source]), heir.is_new(before[heir.source].shape)
+        assert not moment[new].any()
+        assert np.allclose(after[name][~new], moment[~new], rtol=1e-4, atol=1e-6 * np.abs(moment).max()), name
+
+
+def test_growths_in_a_row_compose_and_new_layers_inherit_nothing() -> None:
+    model = og.load(CNN)
+    grown = og.widen(
+        og.deepen(og.widen(model, scheme="copy"), every=2), factor=1.5, kind="hidden", scheme="copy"
+    )
+    heirs = inheritances(model, grown)
+    assert {heir.source for heir in heirs.values()} == set(model.weights)
+    assert all("deeper" not in name for name in heirs)
+    before, after = gradients(model, PIXELS[:8]), gradients(grown, PIXELS[:8])
+    moment = heirs["stem.0.0.weight"].moment(before["stem.0.0.weight"])
+    assert np.allclose(moment, after["stem.0.0.weight"], rtol=1e-3, atol=1e-6 * np.abs(moment).max())
+
+
+def test_a_model_that_grew_from_another_is_refused() -> None:
+    model = og.load(CNN)
+    other = og.load(MODELS / "digits_jax.onnx")
+    with pytest.raises(og.InvalidRequestError, match="is not of this original"):
+        inheritances(model, og.widen(other))
+    with pytest.raises(og.InvalidRequestError, match="does not record how it came of this original"):
+        inheritances(model, other)
+
+
+def trained(network: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    x = torch.from_numpy(PIXELS[:32])
+    for _ in range(steps):
+        optimizer.zero_grad()
+        network(x).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_an_optimizer_goes_on_with_the_memory_of_the_teachers(kind: str) -> None:
+    """Equal copies: one more step of the grown network leads where one more step of the teacher leads, in function."""
+    model = og.load(CNN)
+    network = load(model, verify=False)
+    make = {
+        "adam": lambda parameters: torch.optim.Adam(parameters, 1e-3),
+        "sgd": lambda parameters: torch.optim.SGD(parameters, 1e-3, momentum=0.9),
+    }[kind]
+    optimizer = make(network.parameters())
+    trained(network, optimizer, 3)
+    state = optimizer.state_dict()
+    wide = og.widen(model, scheme="copy")
+    student = load(wide, verify=False)
+    new = make(student.parameters())
+    grow_optimizer_state(state, student, new, original=model, grown=wide)
+    heirs = inheritances(model, wide)
+    old = dict(network.named_parameters())
+    for name, parameter in student.named_parameters():
+        for key, power in (("exp_avg", 1), ("exp_avg_sq", 2), ("momentum_buffer", 1)):
+            if key in new.state[parameter]:
+                source = optimizer.state[old[heirs[name].source]][key].numpy()
+                expected = heirs[name].moment(source, power)
+                assert np.allclose(new.state[parameter][key].numpy(), expected)
+    if kind == "adam":
+        assert {int(entry["step"]) for entry in new.state.values()} == {3}
+    trained(student, new, 1)  # the state is one that the optimizer takes
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    model = og.load(CNN)
+    other = load(og.load(MODELS / "digits_jax.onnx"), verify=False)
+    optimizer = torch.optim.Adam(other.parameters())
+    wide = og.widen(model)
+    student = load(wide, verify=False)
+    with pytest.raises(og.InvalidRequestError, match="parameters, and the original has"):
+        grow_optimizer_state(
+            optimizer.state_dict(),
+            student,
+            torch.optim.Adam(student.parameters()),
+            original=model,
+            grown=wide,
+        )

@@ -1,0 +1,520 @@
+"""The way into training and back: export, data, the loop with its interruptions, import, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from graphs import build
+
+import onnx_grow as og
+from onnx_grow.cli import main as command
+from onnx_grow.errors import OutputError
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'onnx-grow[torch]'")
+pytest.importorskip("safetensors")
+torch.set_num_threads(1)
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from onnx_grow import training  # noqa: E402
+from onnx_grow.torch import load as network_of  # noqa: E402
+from onnx_grow.training import fitting, script  # noqa: E402
+from onnx_grow.training.checkpoints import Checkpoint  # noqa: E402
+from onnx_grow.training.checks import check_learning, made_up_goal, trial_inputs  # noqa: E402
+from onnx_grow.training.recipe import Recipe  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+MLP = """(float[N, 6] x) => (float[N, 3] y) <float[6, 8] w, float[8] b, float[8, 3] v, float[3] c>
+    {
+        h = Gemm(x, w, b)
+        r = Relu(h)
+        y = Gemm(r, v, c)
+    }"""
+CNN = """(float[N, 3, 8, 8] x) => (float[N, 4] y) <float[6, 3, 3, 3] w, float[6] b, float[6, 4] v, float[4] c>
+    {
+        h = Conv <pads = [1, 1, 1, 1]> (x, w, b)
+        r = Relu(h)
+        p = GlobalAveragePool(r)
+        f = Flatten(p)
+        y = Gemm(f, v, c)
+    }"""
+
+
+def samples(count: int = 60, seed: int = 0) -> dict[str, np.ndarray]:
+    """Points around three corners."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    centres = np.random.default_rng(9).standard_normal((3, 6)) * 2
+    return {"x": (centres[labels] + rng.standard_normal((count, 6))).astype(np.float32), "labels": labels}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a teacher, a grown model, data and an export."""
+    monkeypatch.chdir(tmp_path)
+    teacher = build(MLP)
+    og.save(teacher, "teacher.onnx")
+    grown = og.widen(og.load("teacher.onnx"))
+    og.save(grown, "grown.onnx")
+    np.savez("data.npz", **samples())
+    training.export(og.load("grown.onnx"), "out", teacher=og.load("teacher.onnx"))
+    return tmp_path
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(command, args)
+
+
+def train(*args: str, loss=None, folder: str = "out") -> int:
+    """The exported train.py in this process, perhaps with another loss; its exit code."""
+    names: dict[str, object] = {"__name__": "train", "__file__": str(Path(folder, "train.py").absolute())}
+    exec(compile(Path(folder, "train.py").read_text(), "train.py", "exec"), names)
+    with pytest.raises(SystemExit) as end:
+        script.main(
+            str(names["__file__"]),
+            "",
+            examples=names["examples"],
+            loss=loss or names["loss"],
+            optimizer=names["optimizer"],
+            measures={"accuracy": names["accuracy"]} if "accuracy" in names else {},
+            arguments=["--data", "data.npz", "--device", "cpu", *args],
+        )
+    return int(end.value.code or 0)
+
+
+def test_the_whole_way(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--epochs", "3", "--learning-rate", "0.01") == 0
+    said = capsys.readouterr().out
+    assert "equal in PyTorch and ONNX Runtime" in said
+    assert {path.name for path in Path("out/run").iterdir()} == {
+        "checkpoint.pt",
+        "curves.png",
+        "metrics.csv",
+        "tuned.onnx",
+        "tuned.safetensors",
+    }
+    rows = list(csv.DictReader(Path("out/run/metrics.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert float(rows[0]["teacher_loss"]) == pytest.approx(float(rows[0]["test_loss"]), rel=1e-4)
+    assert float(rows[-1]["test_loss"]) < float(rows[0]["test_loss"])
+    result = run("import", "out/model.onnx", "out/run/tuned.safetensors", "-o", "back.onnx")
+    assert result.exit_code == 0, result.output
+    assert Path("back.onnx").read_bytes() == Path("out/run/tuned.onnx").read_bytes()
+
+
+def test_it_runs_as_it_stands_in_two_processes(folder: Path) -> None:
+    """torchrun, two processes over gloo: one set of files, and the mean gradient of both."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = ["out/train.py", "--data", "data.npz", "--epochs", "2", "--device", "cpu"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("epoch 2/2") == 1
+    assert train("--epochs", "2", "--output", "alone") == 0
+    both, one = load_file("out/run/tuned.safetensors"), load_file("alone/tuned.safetensors")
+    for name, tensor in both.items():
+        torch.testing.assert_close(tensor, one[name], rtol=1e-3, atol=1e-4)
+
+
+def interrupted_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ask for an end in the given step, as Ctrl-C does."""
+    original = fitting.Training._step
+
+    def asking(self, shared, inputs, targets, interruption):  # type: ignore[no-untyped-def]
+        if self._steps_done == step:
+            interruption.asked = True
+        return original(self, shared, inputs, targets, interruption)
+
+    monkeypatch.setattr(fitting.Training, "_step", asking)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--epochs", "2", "--batch-size", "8")
+    assert train(*options, "--output", "whole") == 0
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, 9)
+        assert train(*options, "--output", "parts") == 130
+    assert "interrupted at epoch 2, step 4 of 6; --resume goes on from there" in capsys.readouterr().out
+    assert train(*options, "--output", "parts", "--resume") == 0
+    whole, parts = load_file("whole/tuned.safetensors"), load_file("parts/tuned.safetensors")
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+    tables = [Path(each, "metrics.csv").read_text().splitlines() for each in ("whole", "parts")]
+    strip = [[row[:2] for row in csv.reader(table)] for table in tables]
+    assert strip[0] == strip[1]
+
+
+def test_a_real_signal_leaves_a_checkpoint(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = [
+        sys.executable,
+        "-u",
+        "out/train.py",
+        "--data",
+        "data.npz",
+        "--epochs",
+        "100000",
+        "--device",
+        "cpu",
+    ]
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch 2/"):
+        assert process.poll() is None
+    process.send_signal(2)
+    rest = process.stdout.read()
+    assert process.wait(60) == 130, rest
+    assert "--resume goes on from there" in rest
+    assert Path("out/run/checkpoint.pt").exists()
+
+
+def test_a_loss_that_is_not_a_number_keeps_the_last_good_checkpoint(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = 0
+
+    def failing(outputs, target):  # type: ignore[no-untyped-def]
+        nonlocal seen
+        seen += torch.is_grad_enabled()
+        loss = torch.nn.functional.cross_entropy(outputs["y"], target)
+        return loss * float("nan") if seen == 9 else loss
+
+    options = ("--epochs", "3", "--batch-size", "8", "--no-check")
+    assert train(*options, loss=failing) == 1
+    assert "not finite at epoch 2, step 3 (loss nan" in capsys.readouterr().err
+    state = torch.load("out/run/checkpoint.pt", weights_only=True)
+    assert state["progress"]["epoch"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())
+    assert train(*options, "--resume", "--learning-rate", "1e-5") == 0
+
+
+def test_checkpoints_of_another_model_or_setting_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--epochs", "1") == 0
+    assert train("--epochs", "1") == 2
+    assert "out/run holds a training already" in capsys.readouterr().err
+    assert train("--epochs", "2", "--resume", "--seed", "5") == 2
+    assert "checkpoint of another seed: 0, not 5" in capsys.readouterr().err
+    training.export(og.widen(og.load("teacher.onnx"), factor=3), "other")
+    assert train("--epochs", "2", "--resume", "--output", "out/run", folder="other") == 2
+    assert "checkpoint of another model" in capsys.readouterr().err
+    assert train("--resume", "--output", "nowhere") == 2
+    assert "there is no checkpoint nowhere/checkpoint.pt" in capsys.readouterr().err
+
+
+class Bomb:
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return os.mkdir, ("exploded",)
+
+
+def test_nothing_in_a_checkpoint_is_executed(folder: Path) -> None:
+    for write in (
+        lambda path: torch.save({"setting": Bomb()}, path),
+        lambda path: path.write_bytes(pickle.dumps(Bomb())),
+    ):
+        write(Path("evil.pt"))
+        with pytest.raises(og.InvalidRequestError, match="no checkpoint that can be read"):
+            Checkpoint.read(Path("evil.pt"), {})
+    Path("evil.safetensors").write_bytes(pickle.dumps(Bomb()))
+    assert run("import", "grown.onnx", "evil.safetensors").exit_code == 2
+    assert not Path("exploded").exists()
+
+
+DATA = {
+    "shape": ({"x": np.zeros((9, 7), np.float32)}, r"'x' has shape \[9, 7\], and the network takes \[n, 6\]"),
+    "labels": ({"labels": None}, "has no labels: there is 'x'"),
+    "class": ({"labels": np.full(60, 3)}, "has label 3, and the network tells 3 classes apart"),
+    "negative": ({"labels": np.full(60, -1)}, "has label -1"),
+    "lengths": ({"labels": np.zeros(59, int)}, "'x' has 60 samples, and 'labels' 59"),
+    "NaN": ({"x": np.full((60, 6), np.nan, np.float32)}, "holds values that are not finite"),
+    "text": ({"x": np.full((60, 6), "a")}, "'x' is <U1, the network takes float32"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), DATA.values(), ids=DATA)
+def test_data_that_do_not_fit_are_refused(folder: Path, change: dict[str, np.ndarray], message: str) -> None:
+    arrays = {name: array for name, array in {**samples(), **change}.items() if array is not None}
+    np.savez("wrong.npz", **arrays)
+    with pytest.raises(og.InvalidRequestError, match=message):
+        training.read_examples("wrong.npz", og.load("grown.onnx"))
+
+
+def test_files_that_are_no_data_are_refused(folder: Path) -> None:
+    model = og.load("grown.onnx")
+    Path("broken.npz").write_bytes(b"PK but no archive")
+    for path, message in (
+        ("nowhere.npz", "does not exist"),
+        ("broken.npz", "cannot be read"),
+        ("out", "takes no images|no labelled"),
+    ):
+        with pytest.raises(og.InvalidRequestError, match=message):
+            training.read_examples(path, model)
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    from PIL import Image
+
+    model = build(CNN)
+    rng = np.random.default_rng(0)
+    for name in ("b", "a", "c"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.fromarray(rng.integers(0, 256, (11, 9, 3), np.uint8)).save(
+                tmp_path / name / f"{number}.png"
+            )
+    examples = training.read_examples(tmp_path, model)
+    (inputs,), labels = examples.__getitems__([0, 4, 8])
+    assert examples.classes == ("a", "b", "c")
+    assert inputs.shape == (3, 3, 8, 8)
+    assert inputs.dtype == np.float32
+    assert 0 <= inputs.min() < inputs.max() <= 1
+    assert labels.tolist() == [0, 1, 2]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "no.png").write_text("no image")
+    with pytest.raises(og.InvalidRequestError, match=r"no\.png cannot be read as an image"):
+        training.read_examples(tmp_path, model).__getitems__([9])
+    for name in ("e", "f"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "x.png")
+    with pytest.raises(og.InvalidRequestError, match=r"label 5 \('f'\), and the network tells 4"):
+        training.read_examples(tmp_path, model)
+
+
+def test_what_is_held_out_has_every_class(folder: Path) -> None:
+    examples = training.read_examples("data.npz", og.load("grown.onnx"))
+    learned, held_out = examples.divided(0.2, seed=1)
+    assert (len(learned), len(held_out)) == (48, 12)
+    assert np.bincount(held_out.__getitems__(range(12))[1]).tolist() == [4, 4, 4]
+    assert not set(learned.numbers) & set(held_out.numbers)
+    with pytest.raises(og.InvalidRequestError, match="cannot be held out"):
+        examples.part(np.arange(2)).divided(0.2, seed=1)
+
+
+def test_the_recipe_is_what_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    recipe = Recipe.after(3e-4)
+    path.write_text(recipe.to_yaml(("a note",)))
+    assert Recipe.read(path) == recipe
+    assert recipe.learning_rate == pytest.approx(3e-5)
+    rates = [recipe.rate(step, 100) for step in range(100)]
+    assert rates[0] < rates[4] < 1
+    assert max(rates) == rates[5] == 1
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] == pytest.approx(recipe.final, rel=0.2)
+    for text, message in (
+        ("epoch: 3", "did you mean 'epochs'"),
+        ("epochs: many", "epochs is 'many'"),
+        ("learning_rate: -1", "learning_rate is -1"),
+        ("schedule: steps", "schedule is 'steps'"),
+        ("- 1", "is no recipe"),
+        ("a: [", "is no YAML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(og.InvalidRequestError, match=message):
+            Recipe.read(path)
+    path.write_text("learning_rate: 1e-4")  # text to YAML 1.1
+    assert Recipe.read(path).learning_rate == 1e-4
+
+
+def test_an_export_is_whole_or_not_there(folder: Path) -> None:
+    with pytest.raises(OutputError, match="holds files already"):
+        training.export(og.load("grown.onnx"), "out")
+    Path("out/mine.txt").write_text("mine")
+    training.export(og.load("grown.onnx"), "out", force=True)
+    assert Path("out/mine.txt").exists()
+    result = run("export", "grown.onnx", "-o", "again", "--teacher", "grown.onnx", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["files"] == [
+        "growth_map.json",
+        "model.onnx",
+        "recipe.yaml",
+        "teacher.onnx",
+        "train.py",
+        "weights.safetensors",
+    ]
+    assert run("export", "grown.onnx", "-o", "again").exit_code == 2
+    assert run("export", "grown.onnx", "-o", "third", "--learn", "nothing").exit_code == 2
+    assert not Path("third").exists()
+    assert not list(Path().glob(".onnx-grow-*"))
+    assert (
+        load_file("again/weights.safetensors").keys() == network_of(og.load("grown.onnx")).state_dict().keys()
+    )
+
+
+WEIGHTS = {
+    "missing": (lambda state: state.pop("w"), "there is no tensor 'w'"),
+    "shape": (
+        lambda state: state.update(w=torch.zeros(3, 3)),
+        r"'w' has shape \[3, 3\] among the weights, and \[6, 16\]",
+    ),
+    "unknown": (lambda state: state.update(ww=torch.zeros(3)), "the model has no tensor 'ww'"),
+    "NaN": (
+        lambda state: state.update(b=torch.full((16,), float("nan"))),
+        "'b' holds values that are not finite",
+    ),
+    "type": (
+        lambda state: state.update(b=torch.zeros(16, dtype=torch.int64)),
+        "'b' is int64 among the weights",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_that_do_not_fit_are_refused(folder: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    state = network_of(og.load("grown.onnx"), verify=False).state_dict()
+    change(state)
+    save_file(state, "wrong.safetensors")
+    result = run("import", "grown.onnx", "wrong.safetensors")
+    assert result.exit_code == 2
+    with pytest.raises(og.InvalidRequestError, match=message):
+        training.tuned(og.load("grown.onnx"), {name: tensor.numpy() for name, tensor in state.items()})
+    assert not Path("grown-tuned.onnx").exists()
+
+
+def test_weights_whose_results_are_infinite_are_refused(folder: Path) -> None:
+    state = {
+        name: torch.full_like(t, 3e38) for name, t in network_of(og.load("grown.onnx")).state_dict().items()
+    }
+    save_file(state, "huge.safetensors")
+    result = run("import", "grown.onnx", "huge.safetensors")
+    assert result.exit_code == 1
+    assert "is not finite" in result.stderr
+    assert not Path("grown-tuned.onnx").exists()
+
+
+LOSSES = {
+    "logits": ("y = Identity(s)", "cross_entropy"),
+    "probabilities": ("y = Softmax(s)", "nll_loss(outputs['y'].clamp_min(1e-12).log()"),
+    "logarithms": ("y = LogSoftmax(s)", "nll_loss(outputs['y'], target)"),
+    "independent": ("y = Sigmoid(s)", "binary_cross_entropy"),
+}
+
+
+@pytest.mark.parametrize(("last", "loss"), LOSSES.values(), ids=LOSSES)
+def test_the_loss_fits_the_output(tmp_path: Path, last: str, loss: str) -> None:
+    model = build(f"(float[N, 6] x) => (float[N, 3] y) <float[6, 3] w> {{ s = MatMul(x, w) {last} }}")
+    training.export(model, tmp_path / "out")
+    assert loss in (tmp_path / "out" / "train.py").read_text()
+
+
+def test_regression_learns_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = build("(float[N, 6] x) => (float[N, 1] y) <float[6, 1] w> { y = MatMul(x, w) }")
+    og.save(model, "model.onnx")
+    training.export(og.load("model.onnx"), "out")
+    x = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    np.savez("data.npz", x=x, targets=x.sum(1))
+    assert train("--epochs", "2") == 0
+    assert "accuracy" not in Path("out/train.py").read_text()
+
+
+# What must hold after growth
+
+
+def learning(grown: og.Model, teacher: og.Model | None = None) -> training.LearningReport:
+    network = network_of(grown, verify=False)
+    return check_learning(grown, network, made_up_goal(trial_inputs(grown)), teacher)
+
+
+def failed(report: training.LearningReport) -> list[str]:
+    return [check.name for check in report.checks if not check.ok]
+
+
+@pytest.mark.parametrize("scheme", ["split", "fresh"])
+def test_a_grown_network_learns(scheme: str) -> None:
+    teacher = og.load(ROOT / "models" / "digits_cnn.onnx")
+    report = learning(og.deepen(og.widen(teacher, scheme=scheme), every=2), teacher)
+    assert report.ok, str(report)
+    assert "BatchNormalization" in str(report)
+
+
+def test_equal_copies_stay_twins() -> None:
+    teacher = build(CNN)
+    report = learning(og.widen(teacher, scheme="copy"), teacher)
+    assert failed(report) == ["copies become different"]
+    assert learning(og.widen(teacher), teacher).ok
+
+
+def test_units_that_are_zero_on_both_sides_do_not_learn() -> None:
+    """The mistake that `fresh` must not make: new rows and their columns both zero."""
+    teacher = build(MLP)
+    grown = og.widen(teacher, scheme="fresh")
+    arrays = {name: np.array(weight.array()) for name, weight in grown.weights.items()}
+    arrays["w"][:, 8:] = 0
+    arrays["b"][8:] = 0
+    report = learning(training.tuned(grown, arrays), teacher)
+    assert failed(report) == ["gradient reaches every parameter"]
+
+
+def test_units_that_were_dead_in_the_teacher_only_warn() -> None:
+    rng = np.random.default_rng(0)
+    bias = np.zeros(8, np.float32)
+    bias[:3] = -1e3  # three of eight units that nothing wakes
+    teacher = build(MLP, b=bias, w=rng.standard_normal((6, 8)).astype(np.float32))
+    report = learning(og.widen(teacher), teacher)
+    assert report.ok, str(report)
+    assert "dead of the teacher" in report.warnings[0]
+
+
+def test_statistics_that_do_not_move_are_found() -> None:
+    model = og.load(ROOT / "models" / "digits_cnn.onnx")
+    network = network_of(model, verify=False)
+    network.train = lambda mode=True: network  # type: ignore[method-assign]
+    report = check_learning(model, network, made_up_goal(trial_inputs(model)), None)
+    assert "BatchNormalization's statistics follow the data" in failed(report)
+
+
+def test_the_command_says_whether_it_will_learn(folder: Path) -> None:
+    good = run("check-trainable", "grown.onnx", "--teacher", "teacher.onnx", "--data", "data.npz", "--json")
+    assert good.exit_code == 0, good.output
+    assert all(check["ok"] for check in json.loads(good.stdout)["checks"])
+    og.save(og.widen(og.load("teacher.onnx"), scheme="copy"), "twins.onnx")
+    bad = run("check-trainable", "twins.onnx", "--json")
+    assert bad.exit_code == 1
+    assert not json.loads(bad.stdout)["ok"]
+
+
+def test_training_refuses_what_would_not_learn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training.export(og.widen(og.load("teacher.onnx"), scheme="copy"), "twins")
+    assert train("--epochs", "1", folder="twins") == 1
+    assert "not all of this network would learn: copies become different" in capsys.readouterr().err
+    assert train("--epochs", "1", "--no-check", folder="twins") == 0
+
+
+def test_without_the_libraries_one_line_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnx_grow.training.requirements.find_spec", lambda name: None)
+    for arguments in (
+        ("export", "grown.onnx", "-o", "x"),
+        ("import", "grown.onnx", "w.safetensors"),
+        ("check-trainable", "grown.onnx"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "pip install 'onnx-grow[torch]'" in result.stderr
+    assert not Path("x").exists()
+
+
+def test_the_manuals_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "training.md").read_text(), re.M | re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "training.md", "exec"), {})
