@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from onnx_grow.growth import recipes
-from onnx_grow.growth.recipes import Grown, Scale, Share
+from onnx_grow.growth.recipes import Draw, Grown, Mix, Scale, Share, Step
 from onnx_grow.model import Inline
 
 FLOATS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
@@ -66,18 +65,6 @@ def test_unequal_parts_sum_exactly_to_the_original(dtype: type, data: st.DataObj
     parts = grown(values, [g if k == dim else None for k in range(3)], Share(dim, g, "unequal"))
     assert parts.dtype == values.dtype
     assert exact_sums(parts, g, dim) == exact(values, dim)
-
-
-@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: np.dtype(d).name)
-@pytest.mark.parametrize("bits", [0x8000, 0x7FFF, 0x0000, 0xFFFF])
-def test_the_largest_and_smallest_draws_are_exact_too(dtype: type, bits: int) -> None:
-    words = bits * 0x0001000100010001
-    rng = SimpleNamespace(bit_generator=SimpleNamespace(random_raw=lambda n: np.full(n, words, np.uint64)))
-    for left in range(2, 12):
-        values = drawn(dtype, 1, 1, 500)
-        part, rest = recipes._cut(values, np.array([left]), rng)  # type: ignore[arg-type]
-        for v, p, r in zip(values.flat, part.flat, rest.flat, strict=True):
-            assert Fraction(float(p)) + Fraction(float(r)) == Fraction(float(v))
 
 
 def test_unequal_parts_differ_and_have_one_sign() -> None:
@@ -172,25 +159,78 @@ def test_chunks_are_the_bytes_of_the_array(dtype: type, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(weight.array(), values[g])
 
 
-@pytest.mark.parametrize("dim", [0, 1])
-def test_blocks_do_not_change_what_is_computed(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts sum exactly, factors hit their rows and noise its copies, however many blocks a weight is computed in."""
-    monkeypatch.setattr(recipes, "BLOCK", 8)
-    values = drawn(np.float32, 3, 3)
-    maps = [HALVES if k == dim else np.array([0, 1, 2, 1]) for k in range(2)]
-    parts = grown(values, maps, Share(dim, HALVES, "unequal"))
-    assert exact_sums(parts, HALVES, dim) == exact(
-        values[np.ix_(*(maps[k] if k != dim else range(3) for k in range(2)))], dim
-    )
-    doubled = grown(values, maps, Share(dim, HALVES, "unequal"), Scale(np.full((1, 1), 2.0)))
-    np.testing.assert_array_equal(doubled, 2 * parts)
-    factors = np.arange(1.0, 7).reshape(-1, 1)
-    np.testing.assert_array_equal(
-        grown(values, [HALVES, None], Scale(factors)), values[HALVES] * np.float32(factors)
-    )
-    noisy = grown(values, [HALVES, None], noise=0.5)
-    np.testing.assert_array_equal(noisy[:3], values)
-    assert (noisy[3:] != values[HALVES[3:]]).all()
+COLUMNS = np.array([0, 1, 2, 3, 1, 3, 1])
+BLOCKS: dict[str, tuple[list[np.ndarray | None], list[Step], float]] = {
+    "rows shared": ([HALVES, None], [Share(0, HALVES, "unequal")], 0.0),
+    "columns shared": ([None, COLUMNS], [Share(1, COLUMNS, "unequal")], 0.0),
+    "both": ([HALVES, COLUMNS], [Share(0, HALVES, "unequal"), Share(1, COLUMNS, "unequal")], 0.0),
+    "equal": ([HALVES, COLUMNS], [Share(0, HALVES), Share(1, COLUMNS)], 0.0),
+    "first": ([HALVES, COLUMNS], [Share(0, HALVES, "first"), Share(1, COLUMNS, "first")], 0.0),
+    "silent": (
+        [HALVES, COLUMNS],
+        [Share(0, HALVES, "unequal", silent=np.arange(6) > 3), Draw(1, np.arange(7) > 3)],
+        0.0,
+    ),
+    "noise": ([HALVES, COLUMNS], [], 0.1),
+    "rows drawn": ([HALVES, COLUMNS], [Draw(0, np.arange(6) > 2)], 0.0),
+    "columns drawn": ([HALVES, COLUMNS], [Draw(1, np.arange(7) > 3)], 0.0),
+    "mixed": ([HALVES, COLUMNS], [Mix(0, np.full(3, 1 / 3)), Mix(1, np.full(4, 0.25))], 0.0),
+    "scaled": ([HALVES, COLUMNS], [Scale(np.arange(1.0, 7)[:, None]), Scale(np.full((1, 1), 1 / 3))], 0.0),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("case", BLOCKS)
+def test_bytes_do_not_depend_on_the_size_of_blocks(
+    case: str, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, steps, noise = BLOCKS[case]
+    values = drawn(dtype, 3, 4, 5)
+    weight = Grown(Inline.of(values), [*maps, None], [_with_a_third(s) for s in steps], noise=noise, seed="s")
+    whole = weight.array()
+    for block in (1, 40, 100):
+        monkeypatch.setattr(recipes, "BLOCK", block)
+        assert weight.array().tobytes() == whole.tobytes()
+        assert b"".join(bytes(compute()) for _, compute in weight.parts()) == whole.tobytes()
+        backwards = [compute() for _, compute in list(weight.parts())[::-1]]
+        assert b"".join(map(bytes, backwards[::-1])) == whole.tobytes()
+    some = np.array([len(whole) - 1, 0, 2])
+    assert weight.rows()(some).tobytes() == whole[some].tobytes()
+
+
+def _with_a_third(step: Step) -> Step:
+    return Scale(step.factors[..., None]) if isinstance(step, Scale) else step
+
+
+def test_large_rows_are_computed_in_blocks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "ROW", 20)
+    monkeypatch.setattr(recipes, "BLOCK", 10)
+    values = drawn(np.float32, 2, 6, 5)
+    g = np.array([0, 1, 2, 3, 4, 5, 3, 3, 1])
+    experts = np.array([0, 1, 0])
+    steps = [Share(1, g, "unequal"), Scale(np.array([1.0, 2.0, 4.0])[:, None, None])]
+    weight = Grown(Inline.of(values), [experts, g, None], steps)
+    sizes = [size for size, _ in weight.parts()]
+    assert max(sizes) == 2 * 5 * 4
+    whole = weight.array()
+    assert b"".join(bytes(compute()) for _, compute in weight.parts()) == whole.tobytes()
+    for j, i in enumerate(experts):
+        assert exact_sums(whole[j] / 2.0**j, g, 0) == exact(values[i], 0)
+    monkeypatch.setattr(recipes, "BLOCK", 10**6)
+    assert weight.array().tobytes() == whole.tobytes()
+
+
+def test_growing_what_has_grown_takes_rows_of_it_alone() -> None:
+    class Watched(Grown):
+        def array(self) -> np.ndarray:
+            raise AssertionError("all at once")
+
+    values = drawn(np.float32, 3, 4)
+    share = Share(0, HALVES, "unequal")
+    once = grown(values, [HALVES, None], share)
+    again = np.array([0, 1, 2, 3, 4, 5, 5, 0])
+    twice = Grown(Watched(Inline.of(values), [HALVES, None], [share], seed="s"), [again, None])
+    np.testing.assert_array_equal(twice.array(), once[again])
 
 
 def test_a_scalar_and_no_copies() -> None:

@@ -1,18 +1,20 @@
-"""Grown weights: index maps and shares over the original, computed block by block when they are written.
+"""Grown weights: index maps and shares over the original, computed some rows at a time when they are written.
 
     W'[.., j, ..] = share[j] W[.., g(j), ..]
 
 `g` maps new to old indices. Where copies are summed by the operator that reads the weight, their shares are numbers that sum to
 one for every old index: the second equation of Net2WiderNet (Chen et al., 2016), in its general form.
+
+Any rows can be computed alone, in any order, with the same bytes: what is random about a row follows from the seed and its index.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
+from threading import RLock
 from typing import Any, Literal
 
 import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
@@ -20,17 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_grow.axes.algebra import Indices
-from onnx_grow.model import Inline, Weight, raw_length
+from onnx_grow.growth.draws import Stream
+from onnx_grow.growth.splitting import FORMATS, cut
+from onnx_grow.model import Inline, Part, Weight, raw_length, rows_in, rows_of
 
 Array = np.ndarray[Any, Any]
 Mask = NDArray[np.bool_]
 Split = Literal["equal", "unequal", "first"]
+Rows = Callable[[Indices], Array]
 
 _TOO_EVEN = 1e-3
 """A spread so many times smaller than the weight's own is none."""
 
 BLOCK = 1 << 18
-"""Elements computed at a time: they fit in a processor's cache. Random draws follow the blocks, so this is part of the format."""
+"""Elements computed at a time: they fit in a processor's cache."""
+ROW = 1 << 22
+"""Elements of a row above which it is a weight of its own, if its rows can be told apart. Random draws follow it: part of the format."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,55 +57,109 @@ class Share:
     silent: Mask | None = None
 
     @cached_property
+    def counted(self) -> Indices:
+        """The indices that count."""
+        return np.arange(len(self.classes)) if self.silent is None else np.flatnonzero(~self.silent)
+
+    @cached_property
     def counts(self) -> Indices:
         """Number of copies per class."""
-        return np.bincount(self.classes)
+        return np.bincount(self.classes[self.counted], minlength=int(self.classes.max()) + 1)
 
     @cached_property
     def ranks(self) -> list[tuple[Indices, Indices]]:
         """Per rank k: the classes with more than k copies, and the new index of the k-th copy of each."""
-        order = np.argsort(self.classes, kind="stable")
+        order = self.counted[np.argsort(self.classes[self.counted], kind="stable")]
         starts = np.cumsum(self.counts) - self.counts
         present = [np.flatnonzero(self.counts > k) for k in range(int(self.counts.max()))]
         return [(classes, order[starts[classes] + k]) for k, classes in enumerate(present)]
 
-    def spread(self, values: Array, g: Indices, rng: np.random.Generator) -> Array:
-        """Copy `values` along `dim` by the map `g` and divide them between the copies."""
-        if self.silent is not None:
-            return self._among(np.flatnonzero(~self.silent), values, g, rng)
+    @cached_property
+    def rank(self) -> Indices:
+        """Which copy of its class every new index is; -1 for silent ones."""
+        rank = np.full(len(self.classes), -1)
+        for k, (_, positions) in enumerate(self.ranks):
+            rank[positions] = k
+        return rank
+
+    def at(self, index: Indices, values: Array, kind: int, stream: Stream) -> Array:
+        """Some new indices of dimension 0, of which `values` are the old ones; `kind` is the TensorProto.DataType."""
+        rank, classes = self.rank[index], self.classes[index]
         if self.split == "equal":
-            factors = (1.0 / self.counts[self.classes]).reshape(-1, *[1] * (values.ndim - 1 - self.dim))
-            return Scale(factors).apply(np.take(values, g, axis=self.dim))
-        if self.split == "first":
-            out = np.take(values, g, axis=self.dim)
-            others = np.setdiff1d(np.arange(len(g)), self.ranks[0][1])
-            out[(slice(None),) * self.dim + (others,)] = self.fill
-            return out
-        shape = values.shape
-        rows = values.reshape(prod(shape[: self.dim]), shape[self.dim], prod(shape[self.dim + 1 :]))
-        out = np.empty((rows.shape[0], len(g), rows.shape[2]), values.dtype)
+            out = Scale(
+                (1.0 / np.maximum(self.counts[classes], 1)).reshape(-1, *[1] * (values.ndim - 1))
+            ).apply(values)
+        elif self.split == "first":
+            out = np.array(values)
+            out[rank > 0] = self.fill
+        else:
+            out = self._cut_rows(rank, classes, values, kind, stream)
+        if (rank < 0).any():
+            out = np.array(out)
+            out[rank < 0] = self.fill
+        return out
+
+    def _cut_rows(self, rank: Indices, classes: Indices, values: Array, kind: int, stream: Stream) -> Array:
+        """What is left after the cuts for all copies before, and cut once more unless it is the last."""
+        words = _words(values, kind).reshape(len(values), -1)
+        counts = self.counts[classes]
+        for k in range(int(rank.max(initial=0)) + 1):
+            due = np.flatnonzero((rank >= k) & (counts > k + 1))
+            if not len(due):
+                continue
+            left = _short(counts[due] - k)[:, None]
+            drawn = stream.bytes(classes[due] * len(self.ranks) + k, words.shape[1])
+            whole = len(due) == len(words)
+            made = cut(words if whole else words[due], kind, left, drawn).part((rank[due] > k)[:, None])
+            if whole:
+                words = made
+            else:
+                words = np.array(words)
+                words[due] = made
+        return words.view(values.dtype).reshape(values.shape)
+
+    def spread(
+        self, values: Array, g: Indices, kind: int, drawn: Callable[[int, int], NDArray[np.uint8]]
+    ) -> Array:
+        """Copy `values` along `dim`, not the first, by the map `g` and divide them between the copies.
+
+        `drawn` gives the random bytes of the k-th cut, so many for each row.
+        """
+        before, old, after = values.shape[: self.dim], values.shape[self.dim], values.shape[self.dim + 1 :]
+        if self.split == "unequal":
+            words = _words(values, kind).reshape(len(values), prod(before[1:]), old, prod(after))
+            made = self._cut_columns(words, g, kind, drawn)
+            out = made.view(values.dtype).reshape(*before, len(g), *after)
+        elif self.split == "equal":
+            factors = 1.0 / np.maximum(self.counts[self.classes], 1)
+            out = Scale(factors.reshape(-1, *[1] * len(after))).apply(_taken(values, g, self.dim))
+        else:
+            out = _taken(values, g, self.dim)
+            out[(slice(None),) * self.dim + (np.flatnonzero(self.rank > 0),)] = self.fill
+        if self.silent is not None:
+            out[(slice(None),) * self.dim + (np.flatnonzero(self.silent),)] = self.fill
+        return out
+
+    def _cut_columns(
+        self, words: Array, g: Indices, kind: int, drawn: Callable[[int, int], NDArray[np.uint8]]
+    ) -> Array:
+        """Cut (rows, outer, old, inner) as (rows, outer, new, inner)."""
+        rows, outer, _, inner = words.shape
+        out = np.empty((rows, outer, len(g), inner), words.dtype)
         classes, positions = self.ranks[0]
-        rest = _pick(rows, g[positions])
+        rest = _taken(words, g[positions], 2)
         for k in range(1, len(self.ranks)):
             going, following = self.ranks[k]
-            stays = len(going) < len(classes)
-            if stays:
+            if len(going) < len(classes):
                 done = np.isin(classes, going, invert=True)
-                _place(out, positions[done], rest[:, done])
-                rest, positions = rest[:, ~done], positions[~done]
-            piece, rest = _cut(rest, self.counts[going] - k + 1, rng)
+                _place(out, positions[done], rest[:, :, done])
+                rest, positions = rest[:, :, ~done], positions[~done]
+            left = _short(self.counts[going] - k + 1)[:, None]
+            random = drawn(k, outer * len(going) * inner).reshape(rest.shape)
+            piece, rest = cut(rest, kind, left, random).both()
             _place(out, positions, piece)
             classes, positions = going, following
         _place(out, positions, rest)
-        return out.reshape(*shape[: self.dim], len(g), *shape[self.dim + 1 :])
-
-    def _among(self, counted: Indices, values: Array, g: Indices, rng: np.random.Generator) -> Array:
-        """Divide between some of the indices; all others get `fill`."""
-        parts = replace(self, classes=self.classes[counted], silent=None).spread(values, g[counted], rng)
-        out = np.full(
-            (*values.shape[: self.dim], len(g), *values.shape[self.dim + 1 :]), self.fill, values.dtype
-        )
-        out[(slice(None),) * self.dim + (counted,)] = parts
         return out
 
 
@@ -136,11 +197,20 @@ class Mix:
     weights: NDArray[np.float64]
 
     def apply(self, values: Array) -> Array:
-        """Set the new indices, in double precision, rounded once."""
+        """Set the new indices of a dimension that is not the first, in double precision, rounded once."""
         out = np.moveaxis(np.array(values), self.dim, -1)
         old = len(self.weights)
-        out[..., old:] = np.matmul(out[..., :old].astype(np.float64), self.weights)[..., None]
+        # Summed row by row, so that no sum depends on how many rows there are.
+        terms = np.ascontiguousarray(out[..., :old].astype(np.float64) * self.weights)
+        out[..., old:] = terms.sum(axis=-1, keepdims=True)
         return np.moveaxis(out, -1, self.dim)
+
+    def of(self, rows: Rows) -> Array:
+        """The mixture of old indices of dimension 0, in double precision."""
+        mixed = np.zeros(())
+        for i, weight in enumerate(self.weights):
+            mixed = mixed + weight * rows(np.array([i]))[0].astype(np.float64)
+        return mixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +223,7 @@ class Scale:
         """Multiply, in double precision, and round once."""
         return (values.astype(np.float64) * self.factors).astype(values.dtype)
 
-    def rows(self, rows: slice) -> Scale:
+    def rows(self, rows: Indices) -> Scale:
         """The part that is for some rows of the first dimension."""
         return Scale(self.factors[rows]) if self.factors.ndim and self.factors.shape[0] > 1 else self
 
@@ -185,7 +255,9 @@ class Grown:
         self.noise = noise
         self.seed = seed
         self.fresh = tuple(fresh)
+        self._lock = RLock()
         self._known: dict[Draw, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._mixed: dict[Mix, Array] = {}
         self.dtype = base.dtype
         self.shape = tuple(n if g is None else len(g) for n, g in zip(base.shape, self.maps, strict=True))
 
@@ -196,94 +268,212 @@ class Grown:
 
     def array(self) -> Array:
         """The grown values."""
-        blocks = list(self._blocks())
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return self._computed(rows_of(self.base))
+
+    def rows(self) -> Rows:
+        """What computes the rows of some new indices of the first dimension."""
+        return partial(self._rows, rows_of(self.base))
+
+    def parts(self) -> Iterator[Part]:
+        """The raw bytes block by block, each to be computed at any time, in any thread."""
+        return self._parts(rows_of(self.base))
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """The raw bytes of the grown values, block by block."""
-        for block in self._blocks():
-            yield from Inline.of(np.ascontiguousarray(block)).chunks()
+        for _, compute in self.parts():
+            yield compute()
 
     def __repr__(self) -> str:
         return f"Grown({list(self.base.shape)} -> {list(self.shape)})"
 
-    def _blocks(self) -> Iterator[Array]:
-        """Rows of the first dimension, as many as make a block; all at once where rows depend on each other."""
-        rng = np.random.Generator(np.random.SFC64(list(hashlib.sha256(self.seed.encode()).digest())))
-        values = self.base.array()
+    def _computed(self, base: Rows) -> Array:
+        nothing = np.zeros(0, np.int64)
+        if not self.shape:
+            return self._rows(base, nothing)
         if 0 in self.shape:
-            yield np.empty(self.shape, values.dtype)
-            return
-        shared = any(isinstance(step, Share | Mix) and step.dim == 0 for step in self.steps)
-        if not self.shape or shared or raw_length(self.dtype, (8,)) < 8:
-            yield self._block(values, slice(None), rng)
-            return
-        rows = max(1, BLOCK // max(1, prod(self.shape[1:])))
-        for start in range(0, self.shape[0], rows):
-            yield self._block(values, slice(start, start + rows), rng)
+            return np.empty(self.shape, base(nothing).dtype)
+        if self._is_nested:
+            return np.stack([each._computed(rows) for each, rows in self._nested(base)])
+        blocks = [self._rows(base, rows) for rows in self._blocks()]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
-    def _block(self, values: Array, rows: slice, rng: np.random.Generator) -> Array:
-        shares = {step.dim: step for step in self.steps if isinstance(step, Share)}
-        for dim, g in enumerate(self.maps):
-            share = shares.pop(dim, None)
-            if dim == 0:
-                picked = np.arange(self.base.shape[0])[rows] if g is None else g[rows]
-                values = (
-                    values[rows] if g is None else share.spread(values, g, rng) if share else values[picked]
-                )
-            elif g is not None:
-                values = share.spread(values, g, rng) if share else np.take(values, g, axis=dim)
-        if self.noise:
-            values = self._noisy(values, rows, rng)
-        for step in self.steps:
-            if isinstance(step, Draw):
-                values = self._drawn(step, values, rows, rng)
-        for step in self.steps:
-            if isinstance(step, Mix):
-                values = step.apply(values)
+    def _parts(self, base: Rows) -> Iterator[Part]:
+        if 0 in self.shape:
+            return
+        if self.shape and self._is_nested:
+            for each, rows in self._nested(base):
+                yield from each._parts(rows)
+            return
+        for index in self._blocks() if self.shape else [np.zeros(0, np.int64)]:
+            size = raw_length(self.dtype, (len(index), *self.shape[1:]) if self.shape else ())
+            yield size, partial(self._bytes, base, index)
+
+    def _bytes(self, base: Rows, rows: Indices) -> memoryview:
+        return Inline.of(self._rows(base, rows)).raw()
+
+    def _blocks(self) -> Iterator[Indices]:
+        """Rows of the first dimension, as many as make a block; those of types below one byte fill bytes."""
+        at_once = max(1, BLOCK // max(1, prod(self.shape[1:])))
+        if raw_length(self.dtype, (8,)) < 8:
+            at_once = -(-at_once // 8) * 8
+        for start in range(0, self.shape[0], at_once):
+            yield np.arange(start, min(start + at_once, self.shape[0]))
+
+    @property
+    def _is_nested(self) -> bool:
+        """Whether rows are so large that each is computed as a weight of its own, and can be."""
+        apart = all(isinstance(s, Scale) or (isinstance(s, Share) and s.dim > 0) for s in self.steps)
+        whole = raw_length(self.dtype, (8,)) >= 8
+        return prod(self.shape[1:]) > ROW and len(self.shape) > 1 and apart and whole and not self.noise
+
+    def _nested(self, base: Rows) -> Iterator[tuple[Grown, Rows]]:
+        for j in range(self.shape[0]):
+            i = j if self.maps[0] is None else int(self.maps[0][j])
+            steps = [_inside(step, j) for step in self.steps]
+            row = _Row(self.dtype, self.base.shape[1:], partial(base, np.array([i])))
+            yield Grown(row, self.maps[1:], steps, seed=f"{self.seed}/{j}"), row.take
+
+    def _rows(self, base: Rows, rows: Indices) -> Array:
+        """Rows of the grown weight; of a scalar, the scalar."""
+        values = self._before_mixing(base, rows)
+        for mix in sorted((step for step in self.steps if isinstance(step, Mix)), key=lambda mix: mix.dim):
+            values = mix.apply(values) if mix.dim else self._mixture(mix, values, base, rows)
         for step in self.steps:
             if isinstance(step, Scale):
                 values = step.rows(rows).apply(values)
         return values
 
-    def _drawn(self, step: Draw, values: Array, rows: slice, rng: np.random.Generator) -> Array:
+    def _copied(self, base: Rows, rows: Indices) -> Array:
+        if not self.shape:
+            return base(rows)
+        shares = {step.dim: step for step in self.steps if isinstance(step, Share)}
+        first = self.maps[0]
+        values = base(rows if first is None else first[rows])
+        if first is not None and 0 in shares:
+            values = shares[0].at(rows, values, self.dtype, Stream(f"{self.seed}/0"))
+        for dim, g in list(enumerate(self.maps))[1:]:
+            if g is not None and dim in shares:
+                values = shares[dim].spread(values, g, self.dtype, partial(self._random, dim, rows))
+            elif g is not None:
+                values = _taken(values, g, dim)
+        return values
+
+    def _random(self, dim: int, rows: Indices, k: int, columns: int) -> NDArray[np.uint8]:
+        return Stream(f"{self.seed}/{dim}/{k}").bytes(rows, columns)
+
+    def _drawn(self, step: Draw, values: Array, rows: Indices) -> Array:
         """Replace what `step` says to draw, but for what is silent."""
-        chosen = self._broadcast(step.dim, step.new, rows, values.ndim)
-        for share in self.steps:
-            if isinstance(share, Share) and share.silent is not None:
-                chosen = chosen & ~self._broadcast(share.dim, share.silent, rows, values.ndim)
-        chosen = np.broadcast_to(chosen, values.shape)
         g = self.maps[step.dim]
         assert g is not None
-        mean, spread = (
-            np.broadcast_to(self._broadcast(step.dim, moment[g], rows, values.ndim), values.shape)[chosen]
-            for moment in self._moments(step)
-        )
+        mean, spread = self._moments(step)
+        new = np.flatnonzero(step.new[rows] if step.dim == 0 else step.new)
+        chosen = (slice(None),) * step.dim + (new,)
+        shape = list(values.shape)
+        shape[step.dim] = len(new)
+        order = (np.cumsum(step.new) - 1)[rows][new] if step.dim == 0 else rows
+        drawn = self._normal(f"draw {step.dim}", order, prod(shape[1:])).reshape(shape)
+        along = [1] * values.ndim
+        along[step.dim] = -1
+        old = g[rows][new] if step.dim == 0 else g[new]
         out = np.array(values)
-        out[chosen] = mean + spread * rng.standard_normal(mean.size)
+        silent = np.zeros((1,) * values.ndim, bool)
+        for share in self.steps:
+            if isinstance(share, Share) and share.silent is not None:
+                silent = silent | _broadcast(share.silent, share.dim, rows, values.ndim)
+        silent = np.broadcast_to(silent, values.shape)[chosen]
+        made = mean[old].reshape(along) + spread[old].reshape(along) * drawn
+        out[chosen] = np.where(silent, out[chosen], made.astype(values.dtype))
         return out
 
     def _moments(self, step: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        if step not in self._known:
-            self._known[step] = step.moments(self.base.array())
-        return self._known[step]
+        with self._lock:
+            if step not in self._known:
+                self._known[step] = step.moments(self.base.array())
+            return self._known[step]
 
-    def _broadcast(self, dim: int, vector: Array, rows: slice, rank: int) -> Array:
-        """What is said of each index of a dimension, shaped to meet a block of `rows` of the first one."""
-        shape = [1] * rank
-        shape[dim] = -1
-        return (vector[rows] if dim == 0 else vector).reshape(shape)
+    def _mixture(self, step: Mix, values: Array, base: Rows, rows: Indices) -> Array:
+        """Rows that are new are the mixture."""
+        new = rows >= len(step.weights)
+        if not new.any():
+            return values
+        with self._lock:
+            if step not in self._mixed:
+                self._mixed[step] = step.of(partial(self._before_mixing, base))
+        out = np.array(values)
+        out[new] = self._mixed[step]
+        return out
 
-    def _noisy(self, values: Array, rows: slice, rng: np.random.Generator) -> Array:
+    def _before_mixing(self, base: Rows, rows: Indices) -> Array:
+        values = self._copied(base, rows)
+        if self.noise:
+            values = self._noisy(values, rows)
+        for step in self.steps:
+            if isinstance(step, Draw):
+                values = self._drawn(step, values, rows)
+        return values
+
+    def _noisy(self, values: Array, rows: Indices) -> Array:
         copied = np.zeros(values.shape, bool)
         for dim, g in enumerate(self.maps):
             if g is not None:
-                shape = [1] * copied.ndim
-                shape[dim] = -1
-                is_copy = np.arange(len(g)) >= self.base.shape[dim]
-                copied |= (is_copy[rows] if dim == 0 else is_copy).reshape(shape)
-        drawn = rng.standard_normal(values.shape)
+                copied |= _broadcast(np.arange(len(g)) >= self.base.shape[dim], dim, rows, values.ndim)
+        drawn = self._normal("noise", rows, prod(self.shape[1:])).reshape(values.shape)
         return (values * (1.0 + self.noise * drawn * copied)).astype(values.dtype)
+
+    def _normal(self, name: str, rows: Indices, columns: int) -> NDArray[np.float64]:
+        """Normal numbers of some rows that are `columns` wide."""
+        stream = Stream(f"{self.seed}/{name}")
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all():
+            return stream.normal(int(rows[0]) * columns, (int(rows[-1]) + 1) * columns)
+        drawn = [stream.normal(row * columns, (row + 1) * columns) for row in rows.tolist()]
+        return np.concatenate(drawn) if drawn else np.empty(0)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a weight as a weight."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    row: Callable[[], Array]
+
+    @property
+    def nbytes(self) -> int:
+        return raw_length(self.dtype, self.shape)
+
+    def array(self) -> Array:
+        row: Array = self.row()[0]
+        return row
+
+    def take(self, index: Indices) -> Array:
+        return rows_in(self.array(), index)
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        return Inline.of(self.array()).chunks()
+
+
+def _inside(step: Step, j: int) -> Share | Scale:
+    """A step as it is for one row."""
+    if isinstance(step, Share):
+        return replace(step, dim=step.dim - 1)
+    assert isinstance(step, Scale)
+    return Scale(step.factors[j if step.factors.shape[0] > 1 else 0])
+
+
+def _broadcast(vector: Array, dim: int, rows: Indices, rank: int) -> Array:
+    """What is said of each index of a dimension, shaped to meet some `rows` of the first one."""
+    shape = [1] * rank
+    shape[dim] = -1
+    return (vector[rows] if dim == 0 else vector).reshape(shape)
+
+
+def _words(values: Array, kind: int) -> Array:
+    return np.ascontiguousarray(values).view(FORMATS[kind].word)  # type: ignore[index]
+
+
+def _short(numbers: Indices) -> Indices:
+    """One number where all are the same."""
+    return numbers[:1] if len(numbers) and (numbers == numbers[0]).all() else numbers
 
 
 def _mean_square(values: Array, over: tuple[int, ...]) -> NDArray[np.float64]:
@@ -296,47 +486,22 @@ def _mean_square(values: Array, over: tuple[int, ...]) -> NDArray[np.float64]:
     )
 
 
-def _pick(rows: Array, index: Indices) -> Array:
-    return (
-        rows
-        if len(index) == rows.shape[1] and (index == np.arange(len(index))).all()
-        else rows.take(index, axis=1)
-    )
+def _taken(values: Array, g: Indices, dim: int) -> Array:
+    """Entries along a dimension; those at the beginning that are all in a row are copied as one."""
+    words = values.view(f"u{values.dtype.itemsize}") if values.dtype.itemsize in (1, 2, 4, 8) else values
+    out = np.empty((*values.shape[:dim], len(g), *values.shape[dim + 1 :]), words.dtype)
+    run = int(np.argmin(np.append(g == np.arange(len(g)), False)))
+    before = (slice(None),) * dim
+    out[(*before, slice(run))] = words[(*before, slice(run))]
+    np.take(words, g[run:], axis=dim, out=out[(*before, slice(run, None))], mode="clip")
+    return out.view(values.dtype)
 
 
 def _place(out: Array, positions: Indices, values: Array) -> None:
-    """out[:, positions] = values, in one sweep where the positions are all in a row."""
+    """out[:, :, positions] = values, in one sweep where the positions are all in a row."""
     order = np.argsort(positions)
     first, last = positions[order[0]], positions[order[-1]]
     if last - first + 1 == len(positions):
-        out[:, first : last + 1] = _pick(values, order)
+        out[:, :, first : last + 1] = _taken(values, order, 2)
     else:
-        out[:, positions] = values
-
-
-def _cut(values: Array, left: Indices, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Cut a random part, about one in `left[class]`, off every element of `values` (outer, class, inner): the part, and the rest.
-
-    A value v is cut in big = round(v (1 - f)) and v - big with f <= 1/2, so that v/2 <= big <= v and the difference is exact
-    (Sterbenz' lemma) in any floating-point format: part and rest sum to v exactly. The last two copies take big and small in
-    random order, so that neither is the larger by position.
-    """
-    wide = np.float64 if values.dtype == np.float64 else np.float32
-    integers = np.dtype(f"i{values.dtype.itemsize}")
-    drawn = (
-        rng.bit_generator.random_raw(-(-values.size // 4)).view(np.int16)[: values.size].reshape(values.shape)
-    )
-    low, high = 0.5 / left, np.minimum(1.5 / left, 0.5)
-    fraction = np.abs(drawn.astype(wide))
-    fraction *= ((low - high) / 32768).astype(wide)[:, None]
-    fraction += (1.0 - low).astype(wide)[:, None]
-    fraction *= values
-    big = fraction.astype(values.dtype, copy=False)
-    small = values - big
-    # Choosing by bits is many times faster than np.where, whose branches no processor predicts.
-    chosen = (drawn >> 15).astype(integers)
-    chosen &= -(left == 2).astype(integers)[:, None]
-    chosen &= big.view(integers) ^ small.view(integers)
-    chosen ^= small.view(integers)
-    part = chosen.view(values.dtype)
-    return part, values - part
+        out[:, :, positions] = values

@@ -13,7 +13,17 @@ from onnx_grow.model.loader import load
 from onnx_grow.model.model import HISTORY, Model, holds_parameters
 from onnx_grow.model.sequences import unlisted
 from onnx_grow.model.topology import Topology
-from onnx_grow.model.weights import Inline, Stored, Typed, Weight, dtype_name, raw_length
+from onnx_grow.model.weights import (
+    Inline,
+    Part,
+    Stored,
+    Typed,
+    Weight,
+    dtype_name,
+    raw_length,
+    rows_in,
+    rows_of,
+)
 from onnx_grow.model.writer import PendingFile, save, staged
 
 __all__ = [
@@ -21,6 +31,7 @@ __all__ = [
     "Draft",
     "Inline",
     "Model",
+    "Part",
     "PendingFile",
     "Stored",
     "Topology",
@@ -33,6 +44,8 @@ __all__ = [
     "load",
     "nested",
     "raw_length",
+    "rows_in",
+    "rows_of",
     "save",
     "staged",
     "unlisted",

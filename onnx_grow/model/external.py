@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from onnx_grow.errors import InvalidModelError
 from onnx_grow.model.names import quoted
+from onnx_grow.model.weights import Place
 
 __all__ = ["DataFolder", "mapped"]
 
@@ -30,11 +31,11 @@ class DataFolder:
     def __init__(self, folder: Path | None, allow_symlinks: bool = False) -> None:
         self._folder = folder
         self._allow_symlinks = allow_symlinks
-        self._mapped: dict[str, memoryview] = {}
+        self._mapped: dict[str, tuple[memoryview, Place]] = {}
         self.files: tuple[Path, ...] = ()
 
-    def read(self, tensor: TensorProto, nbytes: int) -> memoryview:
-        """The bytes of an external tensor that needs `nbytes` of them. Raises InvalidModelError."""
+    def read(self, tensor: TensorProto, nbytes: int) -> tuple[memoryview, Place]:
+        """The bytes of an external tensor that needs `nbytes` of them, and where they lie. Raises InvalidModelError."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         offset = _number(tensor, entries, "offset", 0)
@@ -46,15 +47,15 @@ class DataFolder:
             )
         if location not in self._mapped:
             self._mapped[location] = self._open(tensor.name, location)
-        data = self._mapped[location]
+        data, place = self._mapped[location]
         if offset + length > len(data):
             raise InvalidModelError(
                 f"tensor {quoted(tensor.name)} needs {offset + length:,} bytes of {quoted(location)}, it has {len(data):,}",
                 hint="the file is incomplete, fetch it again",
             )
-        return data[offset : offset + length]
+        return data[offset : offset + length], place._replace(offset=offset)
 
-    def _open(self, name: str, location: str) -> memoryview:
+    def _open(self, name: str, location: str) -> tuple[memoryview, Place]:
         if self._folder is None:
             raise InvalidModelError(
                 f"tensor {quoted(name)} has external data in {quoted(location)}, and a model in memory has no folder",
@@ -77,15 +78,15 @@ class DataFolder:
                 f"external data {quoted(location)} of tensor {quoted(name)} does not exist",
                 hint="copy the model together with its data files",
             )
-        data = mapped(
+        data_and_place = mapped(
             path, f"external data {quoted(location)} of tensor {quoted(name)}", links=self._allow_symlinks
         )
         self.files += (path,)
-        return data
+        return data_and_place
 
 
-def mapped(path: Path, what: str, *, links: bool = True) -> memoryview:
-    """The file in read-only memory. Raises InvalidModelError where it is missing, no regular file or unreadable.
+def mapped(path: Path, what: str, *, links: bool = True) -> tuple[memoryview, Place]:
+    """The file in read-only memory, and where it lies. Raises InvalidModelError where it is missing, no regular file or unreadable.
 
     `what` names it in messages. Without `links`, a file with a second name (a hard link) is refused.
     """
@@ -103,9 +104,10 @@ def mapped(path: Path, what: str, *, links: bool = True) -> memoryview:
             raise InvalidModelError(f"{what} is {kind}")
         if status.st_nlink > 1 and not links:
             raise InvalidModelError(f"{what} has a second name, a hard link", hint=_ALLOW)
+        place = Place(path, (status.st_dev, status.st_ino), 0)
         if status.st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+            return memoryview(b""), place
+        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)), place
     except OSError as error:
         raise InvalidModelError(f"{what} cannot be read: {error.strerror}") from error
     finally:

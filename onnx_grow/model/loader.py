@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 from onnx import TensorProto, helper
@@ -20,6 +20,7 @@ from onnx_grow.model.names import quoted
 from onnx_grow.model.walk import tensors
 from onnx_grow.model.weights import (
     DATA_FIELDS,
+    Place,
     Stored,
     Typed,
     Weight,
@@ -52,7 +53,8 @@ def load(
     """
     if isinstance(source, str | os.PathLike):
         path = Path(os.path.abspath(source))
-        return _read(mapped(path, str(source)), DataFolder(path.parent, allow_symlinks), str(source), path)
+        data, place = mapped(path, str(source))
+        return _read(data, DataFolder(path.parent, allow_symlinks), str(source), path, place)
     if isinstance(source, bytes | bytearray | memoryview):
         content = memoryview(bytes(source))
         return replace(_read(content, DataFolder(None), "the model", None), content=content)
@@ -78,18 +80,22 @@ def _exported(graph: gs.Graph) -> onnx.ModelProto:
     return proto
 
 
-def _read(data: memoryview, folder: DataFolder, what: str, path: Path | None) -> Model:
+def _read(
+    data: memoryview, folder: DataFolder, what: str, path: Path | None, place: Place | None = None
+) -> Model:
     skeleton, spans = _parse(data, what)
     check(skeleton)
     weights: dict[str, Weight] = {}
     for initializer, span in zip(skeleton.graph.initializer, spans, strict=True):
-        raw = None if span is None else data[span[0] : span[0] + span[1]]
-        weights[initializer.name] = _weight(initializer, _values(initializer, raw, folder))
+        held = None
+        if span is not None:
+            held = _Raw(data[span[0] : span[0] + span[1]], place and place._replace(offset=span[0]))
+        weights[initializer.name] = _weight(initializer, _values(initializer, held, folder))
     for tensor in tensors(skeleton):
-        raw = memoryview(tensor.raw_data) if tensor.HasField("raw_data") else None
-        values = _values(tensor, raw, folder)
+        held = _Raw(memoryview(tensor.raw_data), None) if tensor.HasField("raw_data") else None
+        values = _values(tensor, held, folder)
         if values is not None and not tensor.HasField("raw_data"):
-            tensor.raw_data = bytes(values)
+            tensor.raw_data = bytes(values.data)
     return Model(skeleton, weights, path, folder.files)
 
 
@@ -111,10 +117,17 @@ def _parse(data: memoryview, what: str) -> tuple[onnx.ModelProto, list[tuple[int
     return skeleton, spans
 
 
-def _weight(initializer: TensorProto, raw: memoryview | None) -> Weight:
+class _Raw(NamedTuple):
+    """The raw bytes of a tensor, and where they lie on the disk."""
+
+    data: memoryview
+    place: Place | None
+
+
+def _weight(initializer: TensorProto, raw: _Raw | None) -> Weight:
     """The weight of an initializer, which keeps no values itself."""
     if raw is not None:
-        return Stored(initializer.data_type, initializer.dims, raw)
+        return Stored(initializer.data_type, initializer.dims, raw.data, raw.place)
     values = TensorProto()
     values.CopyFrom(initializer)
     for name in DATA_FIELDS:
@@ -122,7 +135,7 @@ def _weight(initializer: TensorProto, raw: memoryview | None) -> Weight:
     return Typed(values)
 
 
-def _values(tensor: TensorProto, raw: memoryview | None, folder: DataFolder) -> memoryview | None:
+def _values(tensor: TensorProto, raw: _Raw | None, folder: DataFolder) -> _Raw | None:
     """The raw bytes of a tensor, or None where typed fields hold its values; checked against type and shape.
 
     External data is read, and no longer declared afterwards. Raises InvalidModelError.
@@ -141,11 +154,11 @@ def _values(tensor: TensorProto, raw: memoryview | None, folder: DataFolder) -> 
     except ValueError as error:
         raise InvalidModelError(f"{what}: {error}") from None
     if external:
-        raw = folder.read(tensor, needed)
+        raw = _Raw(*folder.read(tensor, needed))
         for declared in ("external_data", "data_location", "raw_data"):
             tensor.ClearField(declared)
-    if raw is not None and len(raw) != needed:
-        raise InvalidModelError(f"{what} needs {needed:,} bytes and has {len(raw):,}")
+    if raw is not None and len(raw.data) != needed:
+        raise InvalidModelError(f"{what} needs {needed:,} bytes and has {len(raw.data):,}")
     for name in DATA_FIELDS:
         expected = entries if name == field and raw is None else 0
         if (found := len(getattr(tensor, name))) != expected:

@@ -1,26 +1,35 @@
 """Weights: what an initializer holds, without holding it.
 
 A weight knows its type, its shape and how many bytes it takes; its values are read only when someone asks
-for the array or when the writer streams the bytes. Anything with these five members is a weight.
+for the array or when the writer streams the bytes. Anything with these five members is a weight. One that can do so also offers `parts`,
+its bytes in pieces that are computed in any order and several at a time, or `rows`, so that a weight computed from it need not have all
+of it in memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 __all__ = [
     "DATA_FIELDS",
+    "Divisible",
     "Inline",
+    "Part",
+    "Place",
     "Stored",
     "Typed",
     "Weight",
     "dtype_name",
     "raw_length",
+    "rows_in",
+    "rows_of",
     "typed_length",
 ]
 
@@ -29,6 +38,10 @@ CHUNK = 4 << 20
 
 DATA_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 """The fields of a TensorProto that hold elements one by one, where `raw_data` is not used."""
+
+
+Part = tuple[int, Callable[[], "bytes | memoryview"]]
+"""The number of bytes of a piece of a weight, and what computes it."""
 
 
 @runtime_checkable
@@ -54,18 +67,37 @@ class Weight(Protocol):
         """The `raw_data` bytes in order, in bounded pieces. Strings have none (TypeError)."""
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A weight whose bytes can be computed piece by piece, in any order and in several threads."""
+
+    def parts(self) -> Iterator[Part]:
+        """The pieces in the order in which they lie."""
+
+
+class Place(NamedTuple):
+    """Where bytes lie: a file, as it was when it was opened (its device and inode), and the position in it."""
+
+    path: Path
+    identity: tuple[int, int]
+    offset: int
+
+
 class Stored:
     """A weight whose bytes lie in a memory map, or another buffer: nothing is resident until it is read.
 
-    A mapped file may be replaced or deleted while it is in use, but not overwritten in place.
+    A mapped file may be replaced or deleted while it is in use, but not overwritten in place. `place` is where the bytes lie in it.
     """
 
-    __slots__ = ("buffer", "dtype", "shape")
+    __slots__ = ("buffer", "dtype", "place", "shape")
 
-    def __init__(self, dtype: int, shape: Sequence[int], buffer: memoryview) -> None:
+    def __init__(
+        self, dtype: int, shape: Sequence[int], buffer: memoryview, place: Place | None = None
+    ) -> None:
         self.dtype = dtype
         self.shape = tuple(shape)
         self.buffer = buffer.toreadonly()
+        self.place = place
 
     @property
     def nbytes(self) -> int:
@@ -127,11 +159,15 @@ class Inline:
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         """The `raw_data` bytes, copied only from types below one byte and arrays not in C order."""
+        return _cut(self.raw())
+
+    def raw(self) -> memoryview:
+        """These bytes as one piece. Strings have none (TypeError)."""
         if self.dtype == TensorProto.STRING:
             raise TypeError("string tensors have no raw_data layout")
         if _bits(self.dtype) < 8:
-            return _cut(memoryview(numpy_helper.from_array(self._array).raw_data))
-        return _cut(np.ascontiguousarray(self._array).reshape(-1).view(np.uint8).data)
+            return memoryview(numpy_helper.from_array(self._array).raw_data)
+        return np.ascontiguousarray(self._array).reshape(-1).view(np.uint8).data
 
     def __repr__(self) -> str:
         return f"Inline({dtype_name(self.dtype)}, {list(self.shape)})"
@@ -175,6 +211,28 @@ class Typed:
 
     def __repr__(self) -> str:
         return f"Typed({dtype_name(self.dtype)}, {list(self.shape)})"
+
+
+def rows_of(weight: Weight) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """What gives some rows of a weight, by their indices along its first dimension: all of it is in memory only if it has to be."""
+    if hasattr(weight, "rows"):
+        return cast(Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], weight.rows())
+    return partial(rows_in, weight.array())
+
+
+def rows_in(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Rows of an array: a view where they lie in a row; of a scalar, the scalar."""
+    if not array.ndim or not len(index):
+        return array if not array.ndim else array[:0]
+    first, last = int(index[0]), int(index[-1])
+    if last - first + 1 == len(index) and (np.diff(index) == 1).all():
+        return array[first : last + 1]
+    if array.dtype.itemsize not in (1, 2, 4, 8) or array.dtype.hasobject:
+        return np.asarray(array[index])
+    # As words, for of types that numpy does not know it would copy element by element.
+    words = array.view(f"u{array.dtype.itemsize}")
+    taken: np.ndarray[Any, Any] = words.take(index, axis=0).view(array.dtype)
+    return taken
 
 
 def raw_length(dtype: int, shape: Sequence[int]) -> int:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +23,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnx_grow.errors import OutputError
 from onnx_grow.model import wire
+from onnx_grow.model.output import write_file
 from onnx_grow.model.staging import INTERIM, hidden_folder, install, locked
 from onnx_grow.model.weights import DATA_FIELDS, Typed, Weight
 
@@ -47,8 +46,6 @@ EXTERNAL_WEIGHT = 1024
 """Weights smaller than this stay in the model: shapes and scalars, which runtimes want to see early."""
 PAGE = 4096
 """Large weights start at multiples of this, so that a runtime can map them."""
-AHEAD = 8
-"""Pieces that may wait to be written."""
 LINE = 64
 """Weights smaller than a page start at multiples of this, the widest vector load."""
 
@@ -207,25 +204,18 @@ class _Layout:
                 progress(done, total)
 
         if self.data:
-            with _new_file(folder / f"{self.name}.data") as write:
-                end = 0
-                for offset, weight in self.data:
-                    write(bytes(offset - end))
-                    _stream(weight, write, written)
-                    end = offset + weight.nbytes
+            write_file(folder / f"{self.name}.data", self.data, written)
             interim = _pieces(self.model, f"{folder.name}/{self.name}.data", self.offsets)
-            _write_pieces(folder / f"{self.name}{INTERIM}", interim, lambda count: None)
-        _write_pieces(folder / self.name, self.pieces, written)
+            write_file(folder / f"{self.name}{INTERIM}", _placed(interim))
+        write_file(folder / self.name, _placed(self.pieces), written)
 
 
-def _write_pieces(path: Path, pieces: Pieces, written: Callable[[int], None]) -> None:
-    with _new_file(path) as write:
-        for piece in pieces:
-            if isinstance(piece, bytes | memoryview):
-                write(piece)
-                written(len(piece))
-            else:
-                _stream(piece, write, written)
+def _placed(pieces: Pieces) -> Iterator[tuple[int, bytes | memoryview | Weight]]:
+    """Each piece with the position that it has behind the others."""
+    at = 0
+    for piece in pieces:
+        yield at, piece
+        at += _length(piece)
 
 
 def _megabytes(count: int) -> str:
@@ -305,41 +295,6 @@ def _keeps_fields(weight: Weight) -> bool:
 
 def _length(piece: bytes | memoryview | Weight) -> int:
     return len(piece) if isinstance(piece, bytes | memoryview) else piece.nbytes
-
-
-def _stream(
-    weight: Weight, write: Callable[[bytes | memoryview], None], written: Callable[[int], None]
-) -> None:
-    count = 0
-    for chunk in weight.chunks():
-        write(chunk)
-        size = memoryview(chunk).nbytes  # of a view of wider elements, `len` counts those
-        written(size)
-        count += size
-    if count != weight.nbytes:
-        raise ValueError(f"{weight!r} announced {weight.nbytes} bytes and delivered {count}")
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
-    """A new file, mode 0644 under the umask, on the disk when the context ends.
-
-    Pieces are written while the caller computes the next ones; a piece must not change after it was handed over.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o644), "wb") as file, ThreadPoolExecutor(1) as writer:
-        pending: deque[Future[int]] = deque()
-
-        def write(data: bytes | memoryview) -> None:
-            pending.append(writer.submit(file.write, data))
-            if len(pending) > AHEAD:
-                pending.popleft().result()
-
-        yield write
-        while pending:
-            pending.popleft().result()
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
