@@ -44,6 +44,23 @@ ATTENTION = """(float[N, 6, 8] x) => (float[N, 6, 5] y)
     }"""
 
 
+FOLDED = """(float[N, 3] x) => (float[N, 2] y)
+    <float[3, 16] wa, float[3, 4] wb, float[12, 2] v, int64[1] zero = {0}, int64[1] eight = {8}, int64[1] axis = {1}>
+    {
+        part = Slice(wa, zero, eight, axis)
+        w = Concat <axis = 1> (part, wb)
+        h = MatMul(x, w)
+        r = Tanh(h)
+        y = MatMul(r, v)
+    }"""
+NORMED = """(float[N, 5] x) => (float[N, 2] y) <float[5, 6] w, float[6] s, float[6] o, float[6, 2] v>
+    {
+        h = MatMul(x, w)
+        n = LayerNormalization(h, s, o)
+        y = MatMul(n, v)
+    }"""
+
+
 def gradients(model: og.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     network = load(model, verify=False).double()
     out = network(torch.from_numpy(x.astype(np.float64)))
@@ -73,6 +90,26 @@ def test_moments_are_the_gradients_of_equal_copies(kinds: tuple[str, ...], facto
         assert expected.shape == gradient.shape
         scale = np.abs(gradient).max()
         assert np.allclose(expected, gradient, rtol=1e-4, atol=1e-6 * scale), name
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [(FOLDED, {"scheme": "copy"}), (NORMED, {"scheme": "copy"}), (NORMED, {"scheme": "pad", "factor": 1.5})],
+    ids=["weights behind Slice and Concat", "a norm", "a padded norm"],
+)
+def test_moments_pass_through_what_makes_weights(text: str, options: dict[str, object]) -> None:
+    model = build(text)
+    grown = og.widen(model, **options)  # type: ignore[arg-type]
+    x = np.random.default_rng(3).standard_normal(
+        (4, model.skeleton.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
+    )
+    before, after = gradients(model, x), gradients(grown, x)
+    for name, heir in inheritances(model, grown).items():
+        if name in after and not (name == "w" and options["scheme"] == "pad"):  # that is so in the mean only
+            old = before[heir.source]
+            inherited = heir.taken(np.ones(old.shape, bool))
+            moment = heir.moment(old)
+            np.testing.assert_allclose(moment[inherited], after[name][inherited], rtol=1e-4, atol=1e-6)
 
 
 def test_random_shares_keep_the_sum_of_the_parts() -> None:

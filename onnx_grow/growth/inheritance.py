@@ -11,7 +11,7 @@ and copies that are alike have equal gradients, so that with c of them
 
 Where copies only receive (the rows of a layer that gets wider), s = 1: each has the c-th part of the gradient. Where they are summed (what
 reads them), s = 1 / c: each has the whole of it, whatever its share. A random share is 1 / c in the mean, and so is what the copies
-receive. Nothing is inherited by channels that are no copies.
+receive; so is what comes through the mean of a padded LayerNormalization. Channels that are no copies inherit nothing.
 """
 
 from __future__ import annotations
