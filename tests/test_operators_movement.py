@@ -564,6 +564,15 @@ EMPTY = [
         ),
     ),
     Case(
+        "empty: products of heads of nothing",
+        """(double[3, 4] x) => (double[3, 3] y, double[3, 2, 2] z) <double[4, 6] v, double[6, 3] w, int64[1] zero = {0},
+            int64[3] heads = {-1, 2, 3}, int64[3] none = {0, 2, 3}> {
+        a = MatMul(x, v) c = Slice(a, zero, zero, zero) r = Reshape <allowzero=1> (c, none) t = Transpose <perm=[0, 2, 1]> (r)
+        s = MatMul(r, t) k = Concat <axis=0> (a, c) p = Reshape(k, heads) q = Transpose <perm=[0, 2, 1]> (p) m = MatMul(p, q)
+        z = Concat <axis=0> (s, m) y = MatMul(k, w) }""",
+        "a:2",
+    ),
+    Case(
         "empty: reshaped otherwise",
         """(double[2, 4] x) => (double[2, 3] y, double[6, 0] z) <double[4, 6] v, double[6, 3] w, int64[1] zero = {0},
             int64[2] turned = {6, 0}> { a = MatMul(x, v) y = MatMul(a, w) c = Slice(a, zero, zero, zero)

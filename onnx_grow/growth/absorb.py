@@ -609,7 +609,7 @@ def condensed(scale: Factors) -> Factors:
 
 
 def _reshaped(factors: Factors, out: Sequence[int], into: Sequence[int]) -> Factors | None:
-    """A scale of a tensor of shape `out` as one of the same values in shape `into`; None when it would vary over too much."""
+    """A scale of a tensor of shape `out` as one of the same values in shape `into`; None when it would vary over too much, or nothing."""
     full = list(factors.shape)
     new = [1] * len(into)
     for outs, ins in _groups(out, into):
@@ -618,7 +618,7 @@ def _reshaped(factors: Factors, out: Sequence[int], into: Sequence[int]) -> Fact
                 full[k] = out[k]
             for k in ins:
                 new[k] = into[k]
-    if prod(full) > _LARGEST or prod(full) != prod(new):
+    if not 0 < prod(full) <= _LARGEST or prod(full) != prod(new):
         return None
     return condensed(np.broadcast_to(factors, full).reshape(new))
 
