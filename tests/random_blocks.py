@@ -667,6 +667,42 @@ def split(g: Graph, x: Value) -> Value | None:
     return g.node("Split", [x], *shapes, axis=axis, split=lengths)
 
 
+def listed(g: Graph, x: Value) -> Value | None:
+    """Parts of a list; another one is read later, perhaps."""
+    axes = fixed_axes(x)
+    if not axes or g.opset < 13:
+        return None
+    axis = g.choices.pick(axes)
+    n = x.shape[axis][0]
+    lengths = [cut := 1 + g.choices.below(n - 1), n - cut]
+    parts = g._emit("SplitToSequence", [x.name, g.integers(lengths)], axis=axis - x.rank * g.choices.below(2))
+    chosen = [(0, 1), (1, 0), (1,)][g.choices.below(3)]
+    found = [
+        g.node(
+            "SequenceAt",
+            [parts, g._emit("Constant", [], value_int=k - 2 * g.choices.below(2))],
+            with_dim(x, axis, fixed(lengths[k])),
+            kind=x.kind,
+        )
+        for k in chosen
+    ]
+    return found[0]
+
+
+def emptied(g: Graph, x: Value) -> Value | None:
+    """Nothing of x, put before or behind it."""
+    axes = fixed_axes(x)
+    if not axes or g.opset < 13 or x.kind != "float":
+        return None
+    axis = g.choices.pick(axes)
+    at = g.choices.below(x.shape[axis][0])
+    nothing = g._emit("Slice", [x.name, g.integers([at]), g.integers([at]), g.integers([axis])])
+    if g.choices.below(2):
+        nothing = g._emit("Neg", [nothing])
+    operands = [nothing, x] if g.choices.below(2) else [x, nothing]
+    return g.node("Concat", operands, x.shape, axis=axis, kind="float")
+
+
 def slices(g: Graph, x: Value) -> Value | None:
     axes = fixed_axes(x)
     if not axes:

@@ -564,6 +564,14 @@ EMPTY = [
         ),
     ),
     Case(
+        "empty: put behind what a computed matrix reads",
+        between(
+            "c = Slice(a, zero, zero, one) d = Concat <axis=1> (a, c) e = Relu(d) m = Mul(u, two) b = MatMul(e, m)",
+            "double[6, 6] u, double two = {2}, int64[1] zero = {0}, int64[1] one = {1}",
+        ),
+        "a b",
+    ),
+    Case(
         "empty: products of heads of nothing",
         """(double[3, 4] x) => (double[3, 3] y, double[3, 2, 2] z) <double[4, 6] v, double[6, 3] w, int64[1] zero = {0},
             int64[3] heads = {-1, 2, 3}, int64[3] none = {0, 2, 3}> {

@@ -357,7 +357,8 @@ class Absorption:
         for k in range(len(proto.input)):
             length = self.shape(node, k)[axis]
             part = factors if factors.shape[axis] == 1 else factors.take(range(at, at + length), axis)
-            moves.append([(k, part)])
+            if part.size:
+                moves.append([(k, part)])
             at += length
         return moves
 
