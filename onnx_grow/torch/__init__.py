@@ -20,7 +20,8 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("onnx_grow.torch needs PyTorch: pip install 'onnx-grow[torch]'") from None
 
-from onnx_grow.torch.conversion import load, save
+from onnx_grow.torch.conversion import save
+from onnx_grow.torch.loading import load
 from onnx_grow.torch.network import Network
 
 __all__ = ["Network", "load", "save"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,42 +14,28 @@ from onnx import TensorProto
 
 from onnx_grow.errors import InvalidRequestError, UnsupportedOperatorError
 from onnx_grow.model import Inline, Model, Weight, dtype_name, inlined
-from onnx_grow.model import load as load_model
 from onnx_grow.model.tensors import Held, held
-from onnx_grow.torch.equality import check
+from onnx_grow.model.walk import all_nodes
 from onnx_grow.torch.network import Entry, Network
 from onnx_grow.torch.program import compiled
 from onnx_grow.torch.trainable import trainable
-from onnx_grow.torch.values import DTYPES, array_of, tensor_of
+from onnx_grow.torch.values import DTYPES, STORED, array_of, tensor_of
 
-__all__ = ["load", "save"]
+__all__ = ["converted", "save"]
 
 
-def load(model: Model | str | os.PathLike[str], *, verify: bool = True) -> Network:
-    """A module that computes what a model computes, in eval mode.
-
-    Its parameters are the floating-point weights, its buffers all other tensors: masks, constants that sizes are computed from, tables,
-    running statistics. `state_dict()` has them under the names of the model's initializers (a Constant node counts as one, under the
-    name of its output), in ONNX's layout. Tensors that the model shares stay shared.
-
-    Unless `verify` is False the module is compared with ONNX Runtime on made-up inputs, by the standard of `onnx_grow.verify`.
-
-    Raises UnsupportedOperatorError naming the operator and the node that does not run in PyTorch, VerificationFailedError where
-    results differ, InvalidModelError for a file that is no model or does not run in ONNX Runtime.
-    """
-    source = model if isinstance(model, Model) else load_model(model)
+def converted(source: Model) -> Network:
+    """A module that computes what a model computes, in eval mode; `onnx_grow.torch.load` without the comparison."""
     flat = inlined(source)
     kept = {each.key for each in held(source) if each.is_written}
     tensors = list(held(flat))
+    _refuse_narrow(flat, tensors)
     learning = trainable(flat, tensors)
     keys = {(id(each.graph), each.name): each.key for each in tensors}
     program = compiled(flat.skeleton.graph, keys, _versions(flat.skeleton))
     entries = (_entry(each, each.key in learning, each.key in kept) for each in tensors)
     texts = {name: weight for name, weight in source.weights.items() if weight.dtype == TensorProto.STRING}
-    network = Network(program, entries, source.skeleton, texts).eval()
-    if verify:
-        check(network, source)
-    return network
+    return Network(program, entries, source.skeleton, texts).eval()
 
 
 def save(network: Network, model: Model | None = None) -> Model:
@@ -73,6 +58,26 @@ def save(network: Network, model: Model | None = None) -> Model:
         else:
             each.replace(array)
     return replace(model, skeleton=skeleton, weights=weights, path=None, data_files=(), content=None)
+
+
+def _refuse_narrow(model: Model, tensors: Sequence[Held]) -> None:
+    """Raise UnsupportedOperatorError where something other than a move or a dequantisation reads numbers narrower than a byte."""
+    types = {each.name: each.dtype for each in tensors}
+    types.update((value.name, value.type.tensor_type.elem_type) for value in model.skeleton.graph.input)
+    for node in all_nodes(model.skeleton):
+        for name in node.input:
+            narrow = types.get(name, 0) in STORED or (
+                name in types and types[name] not in (*DTYPES, *_NO_NUMBERS)
+            )
+            if narrow and (types[name] not in DTYPES or node.op_type not in _MOVES):
+                raise UnsupportedOperatorError(
+                    f"operator {node.op_type} (node {node.name or name!r}) does not run in PyTorch: "
+                    f"{name!r} is of type {dtype_name(types[name])}"
+                )
+
+
+_MOVES = frozenset({"Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_NO_NUMBERS = (TensorProto.UNDEFINED, TensorProto.STRING)
 
 
 def _entry(each: Held, learns: bool, kept: bool) -> Entry:

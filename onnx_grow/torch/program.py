@@ -67,7 +67,7 @@ class _Step:
             result = self._on_host(values)
             if result is NotImplemented:
                 result = self._on_device(values)
-        except Unsupported as reason:
+        except (Unsupported, NotImplementedError) as reason:
             raise UnsupportedOperatorError(f"{self.place} does not run in PyTorch: {reason}") from None
         except Exception as error:
             error.add_note(f"in {self.place}")
@@ -127,7 +127,7 @@ def _program(graph: GraphProto, keys: Mapping[tuple[int, str], str], versions: M
 
 def _step(node: NodeProto, keys: Mapping[tuple[int, str], str], versions: Mapping[str, int]) -> _Step:
     function = TABLE[_key(node)]
-    positions, keywords = _form(function)
+    form = _form(function)
     inputs = tuple(node.input)
     while inputs and not inputs[-1]:
         inputs = inputs[:-1]
@@ -135,7 +135,7 @@ def _step(node: NodeProto, keys: Mapping[tuple[int, str], str], versions: Mappin
     for attribute in node.attribute:
         if attribute.name in _IGNORED:
             continue
-        if keywords is not None and attribute.name not in keywords:
+        if attribute.name not in form.keywords and not form.is_open:
             raise UnsupportedOperatorError(
                 f"{_place(node)} does not run in PyTorch: it has an attribute {attribute.name!r}"
             )
@@ -144,17 +144,17 @@ def _step(node: NodeProto, keys: Mapping[tuple[int, str], str], versions: Mappin
         else:
             attributes[attribute.name] = _attribute(attribute)
     known = {"opset": versions[_domain(node)], "outputs": len(node.output)}
-    attributes.update((key, known[key]) for key in _GIVEN & (keywords or frozenset()))
+    attributes.update((key, known[key]) for key in _GIVEN & form.keywords)
     return _Step(
         place=_place(node),
         function=function,
         host=HOST.get(_key(node)),
         inputs=inputs,
-        on_host=tuple(positions[k] if k < len(positions) else False for k in range(len(inputs))),
+        on_host=tuple(form.on_host[k : k + 1] == (True,) for k in range(len(inputs))),
         outputs=tuple(node.output),
         attributes=attributes,
         bodies=bodies,
-        running=_RUNNING & (keywords or frozenset()),
+        running=_RUNNING & form.keywords,
     )
 
 
@@ -164,18 +164,27 @@ def _result(body: Program, outer: Values, *inputs: Any) -> list[Any]:
     return [values.host(name) if values.has_host(name) else values.tensor(name) for name in body.outputs]
 
 
+@dataclass(frozen=True)
+class _Form:
+    """What a function takes: which positional inputs on the host, which keywords, and whether it hands others on."""
+
+    on_host: tuple[bool, ...] = ()
+    keywords: frozenset[str] = frozenset()
+    is_open: bool = False
+
+
 @cache
-def _form(function: Callable[..., Any]) -> tuple[tuple[bool, ...], frozenset[str] | None]:
-    """Which positional inputs a function reads on the host, and which keywords it takes; those of torch take none."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:
-        return (), frozenset()
+def _form(function: Callable[..., Any]) -> _Form:
+    """The form of one of our functions; those of PyTorch in the table take tensors and nothing else."""
     if not function.__module__.startswith("onnx_grow"):
-        return (), frozenset()
+        return _Form()
+    parameters = inspect.signature(function).parameters.values()
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    keywords = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-    return tuple("Host" in str(p.annotation) for p in positional), keywords
+    return _Form(
+        tuple("Host" in str(p.annotation) for p in positional),
+        frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
+        any(p.kind is p.VAR_KEYWORD for p in parameters),
+    )
 
 
 def _with_drops(steps: Sequence[_Step], outputs: Iterable[str]) -> Iterator[_Step]:

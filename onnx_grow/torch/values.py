@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 
-__all__ = ["DTYPES", "Context", "Host", "Values", "array_of", "host_of", "sizes", "tensor_of"]
+__all__ = ["DTYPES", "STORED", "Context", "Host", "Values", "array_of", "host_of", "sizes", "tensor_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -48,6 +48,18 @@ DTYPES: dict[int, torch.dtype] = {
     TensorProto.UINT2: torch.uint8,
 }
 """The torch type of an element type; those narrower than a byte are held in bytes."""
+STORED = frozenset(
+    {
+        *(TensorProto.INT4, TensorProto.UINT4, TensorProto.INT2, TensorProto.UINT2),
+        *(
+            TensorProto.FLOAT8E4M3FN,
+            TensorProto.FLOAT8E4M3FNUZ,
+            TensorProto.FLOAT8E5M2,
+            TensorProto.FLOAT8E5M2FNUZ,
+        ),
+    }
+)
+"""Element types that tensors can have, but nothing here computes: PyTorch rounds to them in its own way."""
 
 _WORDS = {
     np.dtype(ml_dtypes.bfloat16): (np.int16, torch.bfloat16),
@@ -132,7 +144,10 @@ class Values:
 
     def set(self, name: str, value: Any) -> None:
         """Add a value, of the host if it is an array."""
-        (self.hosts if isinstance(value, np.ndarray) else self.tensors)[name] = value
+        if isinstance(value, np.ndarray | np.generic):
+            self.hosts[name] = np.asarray(value)
+        else:
+            self.tensors[name] = value
 
     def drop(self, names: Sequence[str]) -> None:
         """Forget values that nothing reads any more."""

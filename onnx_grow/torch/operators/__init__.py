@@ -10,29 +10,47 @@ A function of `HOST` has the same form and computes the same from arrays alone; 
 from __future__ import annotations
 
 from onnx_grow.torch.operators import (
+    attention,
     contraction,
     control,
+    detection,
     elementwise,
     generation,
     host,
     indexing,
+    microsoft,
+    ml,
     movement,
     normalization,
     pooling,
+    quantization,
+    recurrent,
     reduction,
+    resampling,
+    sequences,
+    signal,
 )
 from onnx_grow.torch.operators.unsupported import Unsupported
 
 TABLE = {
-    **elementwise.TABLE,
+    **attention.TABLE,
     **contraction.TABLE,
-    **normalization.TABLE,
-    **pooling.TABLE,
-    **movement.TABLE,
-    **reduction.TABLE,
+    **control.TABLE,
+    **detection.TABLE,
+    **elementwise.TABLE,
     **generation.TABLE,
     **indexing.TABLE,
-    **control.TABLE,
+    **microsoft.TABLE,
+    **ml.TABLE,
+    **movement.TABLE,
+    **normalization.TABLE,
+    **pooling.TABLE,
+    **quantization.TABLE,
+    **recurrent.TABLE,
+    **reduction.TABLE,
+    **resampling.TABLE,
+    **sequences.TABLE,
+    **signal.TABLE,
 }
 """The functions, by domain and operator."""
 HOST = host.TABLE

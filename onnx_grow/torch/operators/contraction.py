@@ -121,6 +121,7 @@ _TRANSPOSES = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "Conv"): conv,
     ("", "ConvTranspose"): conv_transpose,
+    ("", "Det"): torch.det,
     ("", "Einsum"): einsum,
     ("", "Gemm"): gemm,
     ("", "MatMul"): matmul,

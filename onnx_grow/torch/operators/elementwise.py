@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnx_grow.torch.values import DTYPES
+from onnx_grow.model import dtype_name
+from onnx_grow.torch.operators.unsupported import Unsupported
+from onnx_grow.torch.values import DTYPES, STORED
 
 __all__ = ["TABLE"]
 
@@ -198,12 +200,15 @@ def is_infinite(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1
 
 def cast(x: Tensor, *, to: int | str, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """x of another type."""
-    dtype = _OLD_NAMES[to] if isinstance(to, str) else DTYPES[to]
-    return x.to(dtype)
+    if to in STORED or to not in (*DTYPES, *_OLD_NAMES):
+        raise Unsupported(f"its type is {dtype_name(int(to)) if isinstance(to, int) else to}")
+    return x.to(_OLD_NAMES[to] if isinstance(to, str) else DTYPES[to])
 
 
 def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """x of another tensor's type."""
+    if like.dtype.itemsize == 1 and like.is_floating_point():
+        raise Unsupported(f"its type is {like.dtype}")
     return x.to(like.dtype)
 
 

@@ -1,0 +1,214 @@
+"""Convert many models to PyTorch, train them a little, write them back, and compare with ONNX Runtime each time.
+
+    python bench/learning/conversion.py MODEL_OR_FOLDER ... [--to RESULTS.jsonl] [--only GLOB] [--largest MB] [--steps N] [--again STATUS]
+
+Every model is loaded with `onnx_grow.torch.load` and compared with ONNX Runtime on made-up inputs (`equal`); then it is trained in
+train() mode for a number of SGD steps towards a random target, saved, and compared again (`trained`). Legal input shapes come from a
+manifest beside the models, as for bench/coverage.py. Every model has a process of its own; one line per model goes to RESULTS.jsonl,
+and a rerun goes on where the last one stopped.
+A model that ONNX Runtime itself does not run counts neither way.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+import onnx_grow as og
+import onnx_grow.torch
+from onnx_grow.torch.equality import TOLERANCE, compare
+from onnx_grow.torch.network import Network
+from onnx_grow.torch.values import tensor_of
+from onnx_grow.verification.inputs import signature
+from onnx_grow.verification.trials import Trials
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import isolated
+from coverage import Shapes, answered, legal_shapes
+
+SLOW = 0.3
+"""Seconds of a training step above which only a tenth of the steps are taken."""
+
+
+def outcome(file: Path, steps: int, seeds: int) -> Iterator[dict[str, Any]]:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    shapes, row = legal_shapes(file), {}
+    start = time.perf_counter()
+    with answered(row):
+        model = og.load(file)
+        network = og.torch.load(model, verify=False)
+        row["parameters"] = sum(p.numel() for p in network.parameters())
+        row["ratio"] = worst(network, model, shapes, seeds)
+        row["status"] = "equal" if row["ratio"] <= TOLERANCE else "WRONG"
+    row["seconds"] = round(time.perf_counter() - start, 2)
+    yield dict(row)
+    if row["status"] == "equal" and row["parameters"]:
+        with answered(trained := {}):
+            trained["trained"] = round_trip(network, model, shapes, steps, seeds)
+        yield {**row, **({"trained": "ERROR", "why": trained["why"]} if "status" in trained else trained)}
+
+
+def worst(network: Network, model: og.Model, shapes: Shapes, seeds: int) -> float:
+    outputs = compare(network, model, shapes=shapes, seeds=seeds)
+    return max(0.0 if output.excused else output.ratio for output in outputs)
+
+
+def round_trip(network: Network, model: og.Model, shapes: Shapes, steps: int, seeds: int) -> dict[str, Any]:
+    """Train towards outputs that are a little off, save, and compare the saved model with the network."""
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    inputs = {name: tensor_of(array) for name, array in legal_feed(network, model, shapes).items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
+    targets: list[torch.Tensor] = []
+    taken, losses, start = 0, [], time.perf_counter()
+    network.train()
+    while taken < steps:
+        outputs = [y for y in tensors(network(**inputs)) if y.is_floating_point() and y.requires_grad]
+        if not outputs:
+            return {"steps": 0, "told": "no output depends on a parameter"}
+        targets = targets or [
+            y.detach() + y.detach().std(correction=0) * torch.randn_like(y) for y in outputs
+        ]
+        loss = sum(((y - t).float() ** 2).nan_to_num().mean() for y, t in zip(outputs, targets, strict=True))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        taken += 1
+        losses.append(loss.item())
+        if taken == 2 and time.perf_counter() - start > 2 * SLOW:
+            steps = max(steps // 10, 2)
+    reached = [name for name, p in network.named_parameters() if p.grad is not None]
+    finite = all(torch.isfinite(p).all() for p in network.parameters())
+    moved = sum(not torch.equal(p, before[name]) for name, p in network.named_parameters())
+    found: dict[str, Any] = {
+        "steps": taken,
+        "loss": [losses[0], losses[-1]],
+        "gradient": round(len(reached) / len(before), 3),
+        "moved": round(moved / len(before), 3),
+        "finite": finite,
+    }
+    if finite:
+        ratio = worst(network.eval(), onnx_grow.torch.save(network), shapes, seeds)
+        found |= {"ratio": ratio, "ok": ratio <= TOLERANCE}
+    return found
+
+
+def legal_feed(network: Network, model: og.Model, shapes: Shapes) -> dict[str, Any]:
+    """Inputs that the model runs with: two samples where the file allows it."""
+    import tempfile
+
+    from onnx_grow.verification import choose
+    from onnx_grow.verification.reference import Stage
+    from onnx_grow.verification.sessions import opened
+    from onnx_grow.verification.trials import made_up
+
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(choose("cpu"), Path(folder))
+        with opened(stage.file(model, "original"), stage.device, optimised=False) as session:
+            trials = Trials(session.run)
+            made_up(trials, model, signature(model), shapes, 1)
+            return dict(max(trials.feeds, key=lambda feed: sum(a.size for a in feed.arrays.values())).arrays)
+
+
+def tensors(results: Any) -> list[torch.Tensor]:
+    flat = results if isinstance(results, tuple) else (results,)
+    return [
+        y
+        for each in flat
+        for y in (each if isinstance(each, list) else [each])
+        if isinstance(y, torch.Tensor)
+    ]
+
+
+@click.command(help=__doc__)
+@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--to", "results", type=click.Path(path_type=Path), default=Path("conversion.jsonl"), show_default=True
+)
+@click.option("--only", default="*", help="Take only models whose FOLDER/NAME matches this glob.")
+@click.option(
+    "--largest", type=float, default=100.0, show_default=True, help="Megabytes of the largest file to take."
+)
+@click.option("--steps", type=int, default=50, show_default=True, help="Training steps.")
+@click.option(
+    "--seeds", type=int, default=2, show_default=True, help="Sets of made-up inputs to compare with."
+)
+@click.option("--seconds", type=float, default=300.0, show_default=True, help="Time for one model.")
+@click.option("--gigabytes", type=float, default=8.0, show_default=True, help="Memory for one model.")
+@click.option("--again", default="", help="Do models again whose status begins so.")
+def main(
+    sources: tuple[Path, ...],
+    results: Path,
+    only: str,
+    largest: float,
+    steps: int,
+    seeds: int,
+    seconds: float,
+    gigabytes: float,
+    again: str,
+) -> None:
+    """Run, and print what is not equal, and totals."""
+    files = sorted(
+        file
+        for source in sources
+        for file in ([source] if source.is_file() else source.rglob("*.onnx"))
+        if file.stat().st_size < largest * 1e6 and fnmatch(f"{file.parent.name}/{file.stem}", only)
+    )
+    rows = (
+        {row["model"]: row for row in map(json.loads, results.read_text().splitlines())}
+        if results.exists()
+        else {}
+    )
+    isolated.prepare("onnx_grow.torch", "onnxruntime")
+    with (
+        results.open("a") as out,
+        click.progressbar(files, file=sys.stderr, item_show_func=lambda file: file and file.stem) as bar,
+    ):
+        for file in bar:
+            name = f"{file.parent.name}/{file.stem}"
+            if name in rows and not (again and rows[name]["status"].startswith(again)):
+                continue
+            row: dict[str, Any] = {}
+            try:
+                for found in isolated.results(
+                    outcome, file, steps, seeds, seconds=seconds, gigabytes=gigabytes
+                ):
+                    row = found
+            except isolated.Died as died:
+                row |= {"trained": "DIED"} if row else {"status": "DIED"}
+                row["why"] = str(died)
+            rows[name] = {"model": name, **row}
+            out.write(json.dumps(rows[name]) + "\n")
+            out.flush()
+    summarise(list(rows.values()))
+
+
+def summarise(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["status"] != "equal" or isinstance(row.get("trained"), str):
+            click.echo(
+                f"{row['model']:45} {row['status']:12} {row.get('trained', '')} {row.get('why', '')[-300:]}"
+            )
+    counts = Counter(row["status"] for row in rows)
+    runs = sum(count for status, count in counts.items() if "InvalidModelError" not in status)
+    trained = [row["trained"] for row in rows if isinstance(row.get("trained"), dict)]
+    whole = [each for each in trained if "ok" in each]
+    click.echo(f"{dict(counts)}; equal: {counts['equal']} of {runs} ({counts['equal'] / max(runs, 1):.1%})")
+    click.echo(
+        f"trained and written back: {sum(each['ok'] for each in whole)} of {len(whole)} equal; "
+        f"{len(trained) - len(whole)} without a finite result"
+    )
+
+
+if __name__ == "__main__":
+    main()
