@@ -122,13 +122,6 @@ def test_reasons_name_nodes() -> None:
     )
 
 
-def test_the_state_of_a_recurrent_layer_has_its_name() -> None:
-    text = """(float[3, 2, 4] x) => (float[3, 2, 5] z) <float[1, 24, 4] w, float[1, 24, 6] r, float[6, 5] v, int64[3] s = {1, 2, 6}> {
-        [zeros] h = ConstantOfShape(s) [lstm] y = LSTM<hidden_size = 6>(x, w, r, , , h, h) one = Constant<value_ints = [1]>()
-        q = Squeeze(y, one) z = MatMul(q, v) }"""
-    assert kinds(text) == {"lstm": "state"}
-
-
 def test_views() -> None:
     found = table(ATTENTION)
     assert len(found) == len(list(found)) == len(found.growable) + len(found.frozen)
