@@ -29,11 +29,10 @@ _BY_ROLE = (
 class AxisInfo:
     """One axis: a set of channels that grow together.
 
-    `name` is that of the node that first writes it, one that has weights of it if any does (the state of an LSTM is the LSTM's, not its
-    initial value's). `constraint` is "uniform" where statistics are taken over the axis, so that
-    it grows by whole factors only, else "any". `reasons` say why it cannot grow, naming nodes. `writers` and `readers` are the
-    nodes that compute the axis anew and that sum over it. `parameters` counts the elements of the weights it is a dimension of,
-    `parameters_per_unit` what one more index adds.
+    `name` is that of the node that first writes it; of a state, that of the recurrent layer. `constraint` is "uniform" where
+    statistics are taken over the axis, so that it grows by whole factors only, else "any". `reasons` say why it cannot grow, naming
+    nodes. `writers` and `readers` are the nodes that compute the axis anew and that sum over it. `parameters` counts the elements of
+    the weights it is a dimension of, `parameters_per_unit` what one more index adds.
     """
 
     name: str
@@ -218,8 +217,9 @@ class _Tabulation:
 
     def _name(self, found: Axis, taken: Mapping[str, Axis]) -> str:
         writers = self.writers[found]
-        holders = [index for index in writers if index in self.holders[found]]
-        first = self._names((holders or writers)[:1])
+        if "state" in self.roles.get(found, ()):  # whoever initialises it, it is that of the recurrent layer
+            writers = [index for index in writers if index in self.holders[found]] or writers
+        first = self._names(writers[:1])
         base = first[0] if first else next(iter(self.weights[found]))
         name, k = base, 1
         while name in taken:
