@@ -1,6 +1,6 @@
 """Convert many models to PyTorch, train them a little, write them back, and compare with ONNX Runtime each time.
 
-    python bench/learning/conversion.py MODEL_OR_FOLDER ... [--to RESULTS.jsonl] [--only GLOB] [--largest MB] [--steps N] [--again STATUS]
+    python bench/learning/conversion.py MODEL_OR_FOLDER ... [--to RESULTS.jsonl] [--only GLOB] [--largest MB] [--steps N] [--again GLOB]
 
 Every model is loaded with `onnx_grow.torch.load` and compared with ONNX Runtime on made-up inputs (`equal`); then it is trained in
 train() mode for a number of SGD steps towards a random target, saved, and compared again (`trained`). Legal input shapes come from a
@@ -52,7 +52,7 @@ def outcome(file: Path, steps: int, seeds: int) -> Iterator[dict[str, Any]]:
         row["status"] = "equal" if row["ratio"] <= TOLERANCE else "WRONG"
     row["seconds"] = round(time.perf_counter() - start, 2)
     yield dict(row)
-    if row["status"] == "equal" and row["parameters"]:
+    if row["status"] == "equal" and row["parameters"] and steps:
         with answered(trained := {}):
             trained["trained"] = round_trip(network, model, shapes, steps, seeds)
         yield {**row, **({"trained": "ERROR", "why": trained["why"]} if "status" in trained else trained)}
@@ -145,7 +145,7 @@ def tensors(results: Any) -> list[torch.Tensor]:
 )
 @click.option("--seconds", type=float, default=300.0, show_default=True, help="Time for one model.")
 @click.option("--gigabytes", type=float, default=8.0, show_default=True, help="Memory for one model.")
-@click.option("--again", default="", help="Do models again whose status begins so.")
+@click.option("--again", default="", help="Do models again whose status matches this glob.")
 def main(
     sources: tuple[Path, ...],
     results: Path,
@@ -176,7 +176,7 @@ def main(
     ):
         for file in bar:
             name = f"{file.parent.name}/{file.stem}"
-            if name in rows and not (again and rows[name]["status"].startswith(again)):
+            if name in rows and not fnmatch(rows[name]["status"], again):
                 continue
             row: dict[str, Any] = {}
             try:

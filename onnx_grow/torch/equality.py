@@ -76,7 +76,10 @@ def run(network: Network, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[st
     given = results if isinstance(results, tuple) else (results,)
     found: dict[str, np.ndarray[Any, Any]] = {}
     for name, result in zip(network.output_names, given, strict=True):
-        if isinstance(result, list):
+        if isinstance(result, list) and result and isinstance(result[0], dict):
+            found[name] = np.stack([[array_of(value) for value in row.values()] for row in result])
+            found[f"{name}[keys]"] = np.array([str(key) for row in result for key in row])
+        elif isinstance(result, list):
             found.update((f"{name}[{k}]", array_of(item)) for k, item in enumerate(result))
         elif result is not None:
             found[name] = array_of(result)

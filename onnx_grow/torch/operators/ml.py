@@ -102,6 +102,14 @@ def linear_classifier(
     return labels[scores.argmax(-1)], _transformed(scores, post_transform)
 
 
+def zip_map(
+    x: Tensor, *, classlabels_int64s: Sequence[int] = (), classlabels_strings: Sequence[str] = ()
+) -> list[dict[int | str, Tensor]]:
+    """A dictionary for every row: its elements by class."""
+    classes = list(classlabels_strings or classlabels_int64s)
+    return [dict(zip(classes, row.unbind(), strict=True)) for row in x]
+
+
 def _floats(numbers: Sequence[float], x: Tensor) -> Tensor:
     return torch.tensor(list(numbers), dtype=torch.float32, device=x.device)
 
@@ -125,4 +133,5 @@ TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("ai.onnx.ml", "Normalizer"): normalizer,
     ("ai.onnx.ml", "OneHotEncoder"): one_hot_encoder,
     ("ai.onnx.ml", "Scaler"): scaler,
+    ("ai.onnx.ml", "ZipMap"): zip_map,
 }
