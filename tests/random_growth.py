@@ -566,8 +566,12 @@ def _promises(
     new: Mapping[str, Sequence[int]],
 ) -> set[str]:
     """That there are more weights, and that what the axes of a plan are dimensions of grew; the operators that touched it."""
-    if grown.parameters <= model.parameters:
+    if axes and grown.parameters <= model.parameters:
         raise Wrong(f"no weight grew for {axes}")
+    if not axes and len(grown.skeleton.graph.node) <= len(model.skeleton.graph.node):
+        raise Wrong(
+            "no layer was inserted"
+        )  # those of single numbers in Constant nodes have no parameters that are counted
     graph = model.skeleton.graph
     named = {node.name or node.output[0]: node for node in graph.node}
     for growth in axes:
