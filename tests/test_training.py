@@ -468,7 +468,7 @@ def test_units_that_were_dead_in_the_teacher_only_warn() -> None:
     teacher = build(MLP, b=bias, w=rng.standard_normal((6, 8)).astype(np.float32))
     report = learning(og.widen(teacher), teacher)
     assert report.ok, str(report)
-    assert "dead of the teacher" in report.warnings[0]
+    assert "no example wakes in the teacher either" in report.warnings[0]
 
 
 def test_statistics_that_do_not_move_are_found() -> None:

@@ -29,16 +29,21 @@ __all__ = ["LearningReport", "check_learning", "made_up_goal", "trial_inputs"]
 
 Array = np.ndarray[Any, Any]
 Mask = NDArray[np.bool_]
-Loss = Callable[[nn.Module], Tensor]
-"""The loss of a network on the examples of the check; the teacher's and the grown network's are the same."""
+Loss = Callable[[nn.Module, int], Tensor]
+"""The loss of a network in a step of the check, counted from 0; the teacher's and the grown network's are the same."""
 
 REACHED = 0.99
 """The part of the new parameters that must have received a gradient within two steps."""
 STEPS = 10
 """Steps after which no two copies may be equal any more."""
 RATE = 1e-3
+"""Learning rate of these steps, but for the first two: they only move what is zero, so that the same units are awake in both."""
 SAMPLES = 64
 """Inputs that are looked at, where there are as many."""
+FEW = 8
+"""Batches that are made up where the model does not take so many samples at a time, and has more than ..."""
+SMALL = 1_000_000
+"""... so many parameters."""
 
 
 @dataclass(frozen=True)
@@ -65,41 +70,45 @@ class LearningReport:
 
 def trial_inputs(
     model: Model, data: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None
-) -> tuple[Array, ...]:
-    """Inputs to check a model with: the first of some `data` (files as `train.py` takes them, labelled or not), or made up.
+) -> list[tuple[Array, ...]]:
+    """Inputs to check a model with, batch by batch: the first of some `data` (files as `train.py` takes them, labelled or not), or made up.
 
     `shapes` fixes those of inputs that the file leaves open. Raises InvalidRequestError for data that do not fit the model.
     """
     taken = interface(model)
     if data is not None:
         examples = read_examples(data, model, labelled=False)
-        return examples.__getitems__(range(min(len(examples), taken.batch or SAMPLES)))[0]
+        size = taken.batch or SAMPLES
+        starts = range(0, min(len(examples) - size + 1, SAMPLES), size) or range(1)
+        return [examples.__getitems__(range(k, min(k + size, len(examples))))[0] for k in starts]
     with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
         file = save(model, Path(folder, "model.onnx"))
-        first = made_up_inputs(model, file, shapes)
+        count = SAMPLES if taken.batch == 1 and model.parameters < SMALL else FEW
+        feeds = made_up_inputs(model, file, shapes, count)
         if taken.batch is None and not shapes:
-            many = {name: (SAMPLES, *array.shape[1:]) for name, array in first.items() if array.ndim}
+            many = {name: (SAMPLES, *array.shape[1:]) for name, array in feeds[0].items() if array.ndim}
             with suppress(InvalidModelError, InvalidRequestError):  # where so many do not fit, few have to do
-                first = made_up_inputs(model, file, many)
-    return tuple(first[name] for name in taken.inputs)
+                feeds = made_up_inputs(model, file, many, 1)
+    return [tuple(feed[name] for name in taken.inputs) for feed in feeds]
 
 
-def made_up_goal(inputs: Sequence[Array], seed: int = 0) -> Loss:
-    """The mean squared distance of what a network makes of some inputs from random numbers, the same for every network."""
-    tensors = [tensor_of(np.asarray(array)) for array in inputs]
+def made_up_goal(batches: Sequence[Sequence[Array]], seed: int = 0) -> Loss:
+    """The mean squared distance of what a network makes of some inputs from random numbers, new ones in each step."""
+    tensors = [[tensor_of(np.asarray(array)) for array in batch] for batch in batches]
 
-    def loss(network: nn.Module) -> Tensor:
-        results = network(*tensors)
+    def loss(network: nn.Module, step: int) -> Tensor:
         total = torch.zeros(())
-        for k, result in enumerate(results if isinstance(results, tuple) else (results,)):
-            if isinstance(result, Tensor) and result.is_floating_point() and result.requires_grad:
-                drawn = np.random.default_rng([seed, k]).standard_normal(tuple(result.shape))
-                total = total + (result.double() - tensor_of(drawn)).square().mean()
+        for k, batch in enumerate(tensors):
+            results = network(*batch)
+            for i, result in enumerate(results if isinstance(results, tuple) else (results,)):
+                if isinstance(result, Tensor) and result.is_floating_point() and result.requires_grad:
+                    drawn = np.random.default_rng([seed, step, k, i]).standard_normal(tuple(result.shape))
+                    total = total + (result.double() - tensor_of(drawn)).square().mean()
         if not total.requires_grad:
             raise InvalidRequestError(
                 "no output of the model depends on its parameters: there is nothing to train"
             )
-        return total
+        return total / len(tensors)
 
     return loss
 
@@ -114,14 +123,14 @@ def check_learning(
 
     Raises InvalidRequestError where `model` does not record how it grew from `teacher`.
     """
-    trial = copy.deepcopy(network).train()
+    trial = copy.deepcopy(network).eval()  # in which it computes what the teacher does, without Dropout
     twins = _twins(trial)
     before = {name: array_of(tensor) for name, tensor in trial.state_dict().items()}
-    optimizer = torch.optim.Adam(trial.parameters(), RATE)
-    reached = _stepped(trial, optimizer, loss, 2)
+    optimizer = torch.optim.Adam(trial.parameters())
+    reached = _stepped(trial, optimizer, loss, range(2))
     finite = all(bool(torch.isfinite(p).all()) for p in trial.parameters())
     gradient, notes = _gradient(model, reached, teacher, loss)
-    _stepped(trial, optimizer, loss, STEPS - 2)
+    _stepped(trial.train(), optimizer, loss, range(2, STEPS))
     return LearningReport(
         (
             Check(
@@ -130,19 +139,24 @@ def check_learning(
                 "in all parameters" if finite else "parameters became infinite or NaN",
             ),
             *gradient,
-            _divergence(twins, trial, reached),
+            _divergence(twins, before, trial),
             *_statistics(model, before, trial),
         ),
         tuple(notes),
     )
 
 
-def _stepped(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, steps: int) -> dict[str, Mask]:
+def _stepped(
+    network: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, steps: range
+) -> dict[str, Mask]:
     """Take some steps; by parameter, which elements received a gradient in any of them."""
     reached: dict[str, Mask] = {}
-    for _ in range(steps):
+    finest = max((torch.finfo(p.dtype).eps for p in network.parameters()), default=RATE)
+    for step in steps:
+        for group in optimizer.param_groups:
+            group["lr"] = 4 * finest if step < 2 else RATE
         optimizer.zero_grad()
-        loss(network).backward()
+        loss(network, step).backward()
         for name, parameter in network.named_parameters():
             gradient = parameter.grad
             found = np.zeros(tuple(parameter.shape), bool) if gradient is None else array_of(gradient != 0)
@@ -165,53 +179,57 @@ def _gradient(
     if share < 1:
         worst = max(missed, key=lambda name: missed[name])
         detail += f"; most are missing in {worst!r} ({missed[worst]:,} of {counted[worst].sum():,})"
-    dead = [name for name, mask in reached.items() if not mask.any() and new[name].any() and mask.size]
+    every = sum(int(mask.sum()) for mask in new.values())
+    if every and not total:
+        detail = (
+            f"none of {every:,} {what} receives one from these examples: real ones may tell more (--data)"
+        )
+    dead = [name for name, mask in reached.items() if not mask.any() and new[name].any()]
     dead = [name for name in dead if not asleep[name].all() or teacher is None]
     checks = [
-        Check("gradient reaches every parameter", share >= REACHED, detail),
+        Check("gradient reaches every parameter", share >= REACHED and bool(total or not every), detail),
         Check("no dead layers", not dead, f"no gradient at all in {_some(dead)}" if dead else "none"),
     ]
-    sleeping = sum(int((mask & new[name] & ~reached[name]).sum()) for name, mask in asleep.items())
+    sleeping = sum(
+        int((mask & new[name] & ~reached[name] & ~_met(reached[name])).sum()) for name, mask in asleep.items()
+    )
     if not sleeping:
         return checks, []
-    origin = (
-        "of the teacher"
-        if teacher is not None
-        else "for these examples (--teacher tells whether they were before)"
-    )
-    return checks, [f"{sleeping:,} {what} belong to units or inputs that are dead {origin}"]
+    origin = "in the teacher either" if teacher is not None else "(--teacher tells whether one did before)"
+    told = f"{sleeping:,} of {every:,} {what} belong to units or inputs that no example wakes {origin}"
+    return checks, [told]
 
 
 def _expected(
     model: Model, reached: Mapping[str, Mask], teacher: Model | None, loss: Loss
 ) -> tuple[dict[str, Mask], dict[str, Mask]]:
-    """By parameter, which elements are new, and which need no gradient: what they are copied from has none in the teacher.
+    """By parameter, which elements are new, and which need no gradient.
 
-    What is copied from nothing need not have one where a whole row or column has none: it belongs to an input or a unit that is dead.
+    A copy needs none where its original has none in the teacher. What is copied from nothing needs none where its input or its unit
+    has none at all, and was there before; nor where both have one, but never in the same example.
     """
     everything = {name: np.ones_like(mask) for name, mask in reached.items()}
     if teacher is None:
-        return everything, {name: _silent(mask) for name, mask in reached.items()}
+        return everything, {name: _silent(mask) | _met(mask) for name, mask in reached.items()}
     alive = _alive(teacher, loss)
     heirs = inheritances(teacher, model)
     new, asleep = {}, {}
     for name, mask in reached.items():
         heir = heirs.get(name)
         if heir is None or heir.source not in alive:
-            new[name], asleep[name] = everything[name], _silent(mask)
+            new[name], asleep[name] = everything[name], _silent(mask) | _met(mask)
             continue
         source = alive[heir.source]
         new[name] = heir.is_new(source.shape)
         copied = heir.taken(np.ones(source.shape, bool))
-        asleep[name] = np.where(copied, heir.taken(~source), _silent(mask, ~new[name]))
+        asleep[name] = np.where(copied, heir.taken(~source), _silent(mask, ~new[name]) | _met(mask))
     return new, asleep
 
 
 def _alive(teacher: Model, loss: Loss) -> dict[str, Mask]:
-    """Which elements of the teacher's parameters receive a gradient."""
-    network = network_of(teacher, verify=False).train()
-    optimizer = torch.optim.Adam(network.parameters(), RATE)
-    return _stepped(network, optimizer, loss, 2)
+    """Which elements of the teacher's parameters receive a gradient in the first step, at which both compute the same."""
+    network = network_of(teacher, verify=False)
+    return _stepped(network, torch.optim.Adam(network.parameters()), loss, range(1))
 
 
 def _silent(reached: Mask, old: Mask | None = None) -> Mask:
@@ -220,15 +238,21 @@ def _silent(reached: Mask, old: Mask | None = None) -> Mask:
     Nothing is silent in a parameter that receives none at all: it is cut off.
     """
     out = np.zeros_like(reached)
-    if not reached.any():
-        return out
-    for dim in range(reached.ndim):
-        others = tuple(d for d in range(reached.ndim) if d != dim)
-        if old is None:
-            out |= ~reached.any(axis=others, keepdims=True)
-        else:
-            out |= old.any(axis=others, keepdims=True) & ~(reached & old).any(axis=others, keepdims=True)
+    for dim in range(reached.ndim) if reached.any() else ():
+        seen = ~_any(reached, dim) if old is None else _any(old, dim) & ~_any(reached & old, dim)
+        out |= seen
     return out
+
+
+def _met(reached: Mask) -> Mask:
+    """The elements without a gradient in rows, columns and so on of which every one has some: these all learn."""
+    learns = [_any(reached, dim) for dim in range(reached.ndim)]
+    return np.logical_and.reduce(np.broadcast_arrays(~reached, *learns))
+
+
+def _any(mask: Mask, dim: int) -> Mask:
+    """Whether anything holds for an index of a dimension, shaped to broadcast."""
+    return np.asarray(mask.any(axis=tuple(d for d in range(mask.ndim) if d != dim), keepdims=True))
 
 
 Twins = Mapping[str, Sequence[tuple[int, int, int]]]
@@ -251,16 +275,18 @@ def _twins(network: nn.Module) -> dict[str, list[tuple[int, int, int]]]:
     return found
 
 
-def _divergence(twins: Twins, network: nn.Module, reached: Mapping[str, Mask]) -> Check:
-    """Whether copies are different after the steps, but for those that no gradient reaches."""
+def _divergence(twins: Twins, before: Mapping[str, Array], network: nn.Module) -> Check:
+    """Whether copies are different after the steps, but for those that have not moved at all: these are asleep, or saturated."""
     count, alike = 0, []
     for name, parameter in network.named_parameters():
         values = array_of(parameter)
         for dim, i, j in twins.get(name, ()):
-            if not (np.take(reached[name], i, dim).any() or np.take(reached[name], j, dim).any()):
+            first, second = np.take(values, i, dim), np.take(values, j, dim)
+            start = np.take(before[name], i, dim)
+            if np.array_equal(first, start) and np.array_equal(second, start):
                 continue
             count += 1
-            if np.array_equal(np.take(values, i, dim), np.take(values, j, dim)):
+            if np.array_equal(first, second):
                 alike.append(f"{i} and {j} of dimension {dim} in {name!r}")
     detail = f"{count:,} copies that were equal differ after {STEPS} steps" if count else "there are none"
     if alike:
@@ -268,7 +294,7 @@ def _divergence(twins: Twins, network: nn.Module, reached: Mapping[str, Mask]) -
     return Check("copies become different", not alike, detail)
 
 
-def _statistics(model: Model, before: Mapping[str, np.ndarray[Any, Any]], network: nn.Module) -> list[Check]:
+def _statistics(model: Model, before: Mapping[str, Array], network: nn.Module) -> list[Check]:
     """Whether the running statistics of every BatchNormalization have moved."""
     state = network.state_dict()
     running = [

@@ -43,6 +43,14 @@ def write_tensors(
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
     with replacing(path) as staged:
         save_file(contiguous, staged, dict(metadata or {}))
+        staged.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    """What new files of this process are not allowed, which the library ignores: it makes them for the owner alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def read_tensors(path: Path) -> dict[str, Array]:

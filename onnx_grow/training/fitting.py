@@ -26,7 +26,7 @@ from onnx_grow.torch import save as model_of
 from onnx_grow.torch.equality import check
 from onnx_grow.torch.values import array_of, tensor_of
 from onnx_grow.training.checkpoints import Checkpoint, Progress
-from onnx_grow.training.checks import check_learning
+from onnx_grow.training.checks import STEPS, check_learning
 from onnx_grow.training.curves import draw, write_table
 from onnx_grow.training.data import Examples, interface
 from onnx_grow.training.files import read_tensors, write_tensors
@@ -185,10 +185,14 @@ class Training:
         """Raise TrainingFailedError unless the first steps show that all of the network learns."""
         if not self.checked or not self.processes.is_first:
             return
-        inputs, targets = next(iter(self._loaded(self.examples, [list(range(self.batch))])))
+        count = min(STEPS, self.steps)
+        parts = [list(range(k * self.batch, (k + 1) * self.batch)) for k in range(count)]
+        batches = list(self._loaded(self.examples, parts))
 
-        def loss(network: nn.Module) -> Tensor:
-            return self.task.loss(outputs_of(self.network, network, inputs), targets)
+        def loss(network: nn.Module, step: int) -> Tensor:
+            chosen = batches if step < 2 else batches[step % count : step % count + 1]
+            losses = [self.task.loss(outputs_of(self.network, network, each), goal) for each, goal in chosen]
+            return torch.stack(losses).mean()
 
         report = check_learning(self.model, self.network, loss, self.teacher)
         for warning in report.warnings:

@@ -21,14 +21,16 @@ Array = np.ndarray[Any, Any]
 Shapes = Mapping[str, Sequence[int]]
 
 
-def made_up_inputs(model: Model, path: Path, shapes: Shapes | None = None) -> Mapping[str, Array]:
-    """Inputs on which `model`, which lies at `path`, runs; errors as those of `onnx_grow.verify`."""
-    return _tried(model, path, shapes).feeds[0].arrays
+def made_up_inputs(
+    model: Model, path: Path, shapes: Shapes | None = None, count: int = 1
+) -> list[Mapping[str, Array]]:
+    """So many sets of inputs on which `model`, which lies at `path`, runs; errors as those of `onnx_grow.verify`."""
+    return [feed.arrays for feed in _tried(model, path, shapes, count).feeds]
 
 
 def check_runs(model: Model, path: Path, shapes: Shapes | None = None) -> None:
     """Raise InvalidModelError unless `model`, which lies at `path`, runs, VerificationFailedError where its results are not finite."""
-    for results in _tried(model, path, shapes).results:
+    for results in _tried(model, path, shapes, 1).results:
         for name, array in results.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise VerificationFailedError(
@@ -37,11 +39,11 @@ def check_runs(model: Model, path: Path, shapes: Shapes | None = None) -> None:
                 )
 
 
-def _tried(model: Model, path: Path, shapes: Shapes | None) -> Trials:
+def _tried(model: Model, path: Path, shapes: Shapes | None, seeds: int) -> Trials:
     try:
         with opened(path, choose("cpu"), optimised=False) as session:
             trials = Trials(session.run)
-            made_up(trials, model, signature(model), shapes or None, 1)
+            made_up(trials, model, signature(model), shapes or None, seeds)
     except RunError as error:
         raise InvalidModelError(f"the model does not load in ONNX Runtime: {error}") from None
     return trials
