@@ -357,8 +357,12 @@ class Algebra:
 
 def _shortcut(dim: Dim) -> Dim:
     """Path compression: skip chains of axes that are bound to one other axis."""
+    passed: list[Axis] = []
     while len(dim) == 1 and isinstance(dim[0], Axis) and dim[0].bound is not None:
+        passed.append(dim[0])
         dim = dim[0].bound
+    for axis in passed:  # all of them: one at a time, a long chain would be walked from each of its axes
+        axis.bound = dim
     return dim
 
 

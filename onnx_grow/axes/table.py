@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from html import escape
 from math import prod
 from typing import Any
@@ -84,10 +85,11 @@ class AxisTable:
         """The axis of that name, or at that position. Raises KeyError or IndexError when there is none."""
         if isinstance(name, int):
             return self.rows[name]
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, AxisInfo]:
+        return {row.name: row for row in self.rows}
 
     @property
     def growable(self) -> tuple[AxisInfo, ...]:

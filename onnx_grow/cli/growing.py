@@ -119,7 +119,7 @@ def grow_file(
     if getattr(plan, "noise", 0.0):
         comparison = replace(comparison, tolerance=INEXACT)
     if not dry_run:
-        check_room(growth.expected_bytes, target.folder, verified=not unverified, less=less)
+        check_room(growth.expected_bytes, target.folder, less=less)
         growth = _put(growth, target, None if unverified else comparison, screen)
     if plan_file is not None and (dry_run or growth.written):
         write_plan(plan_file, plan, original)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -47,6 +48,7 @@ class Functions:
         found = [(site, own) for site in inner if (own := self._own(site))]
         active = [(site, own) for site, own in found if site.is_active]
         self._known = [(site.nodes[0], own) for site, own in active or found]
+        self._in_bodies: dict[tuple[int, ...], tuple[list[int], list[Function]]] = {}
         self._is_curved = any(_is_curved(flow, index) for index in _inner(flow, shapes))
 
     def of(self, site: Site) -> Function | None:
@@ -55,12 +57,26 @@ class Functions:
             return Function(self._asked)
         if site.is_active and (own := self._own(site)):
             return own
-        known = [entry for entry in self._known if self._is_known_at(site, entry[1])]
-        if not known:
+        place = self._flow.producer(site.output)
+        positions, functions = (
+            ([], []) if place is None else self._most_common(self._flow.bodies.around[place])
+        )
+        if not functions:
             return Function("Relu") if self._known or self._is_curved else None
-        ((common, _),) = Counter(function.operator for _, function in known).most_common(1)
-        same = [entry for entry in known if entry[1].operator == common]
-        return min(same, key=lambda entry: abs(entry[0] - site.nodes[0]))[1]
+        after = bisect_left(positions, site.nodes[0])
+        near = range(max(0, after - 1), min(after + 1, len(functions)))
+        return functions[min(near, key=lambda k: abs(positions[k] - site.nodes[0]))]
+
+    def _most_common(self, body: tuple[int, ...]) -> tuple[list[int], list[Function]]:
+        """The most common activation of those whose constants are known in a body: positions, in order, and what it is there."""
+        if body not in self._in_bodies:
+            known = [entry for entry in self._known if self._is_known_in(body, entry[1])]
+            ((common, _),) = Counter(function.operator for _, function in known).most_common(1) or [("", 0)]
+            same = sorted(
+                (entry for entry in known if entry[1].operator == common), key=lambda entry: entry[0]
+            )
+            self._in_bodies[body] = [index for index, _ in same], [function for _, function in same]
+        return self._in_bodies[body]
 
     def _own(self, site: Site) -> Function | None:
         """The activation that a site feeds, if it can be used elsewhere; Tanh of recurrent layers."""
@@ -74,14 +90,11 @@ class Functions:
             return Function(activation.name, activation.argument, names)
         return Function("Tanh") if operator(self._flow.nodes[site.nodes[0]]) in RECURRENT else None
 
-    def _is_known_at(self, site: Site, function: Function) -> bool:
-        """Whether a layer at a site can read the constants of an activation, which may be those of another body."""
-        place = self._flow.producer(site.output)
+    def _is_known_in(self, body: tuple[int, ...], function: Function) -> bool:
+        """Whether a layer in a body can read the constants of an activation, which may be those of another."""
         found = (self._flow.producer(name) for name in function.nodes)
         names = {name for index in found if index is not None for name in self._flow.nodes[index].input}
-        return place is not None and all(
-            self._flow.sees(place, name) for name in names if name in self._flow.constants
-        )
+        return all(self._flow.lies_around(body, name) for name in names if name in self._flow.constants)
 
     def _is_portable(self, activation: Activation) -> bool:
         """Whether its constants are single numbers, or stored, so that their mean can be taken."""

@@ -69,9 +69,13 @@ class Dataflow:
 
     def sees(self, index: int, tensor: str) -> bool:
         """Whether a tensor is known where a node is: it lies in the same body, or around that."""
+        return self.lies_around(self.bodies.around[index], tensor)
+
+    def lies_around(self, body: tuple[int, ...], tensor: str) -> bool:
+        """Whether a tensor is known in a body."""
         producer = self.producer(tensor)
         place = self.bodies.weights.get(tensor, ()) if producer is None else self.bodies.around[producer]
-        return self.bodies.around[index][: len(place)] == place
+        return body[: len(place)] == place
 
     def label(self, index: int) -> str:
         """The name of a node, or of its first output where the file gives it none."""

@@ -7,7 +7,7 @@ exact. What the rounding of the weights did is still there, in both models.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from onnx_grow.model import Inline, Model, Weight, raw_length
+from onnx_grow.model import Inline, Model, Weight, raw_length, rows_of
 from onnx_grow.model.walk import all_nodes, graphs, tensors
 
 __all__ = ["doubled", "promoted", "uses_bfloat16"]
@@ -83,6 +83,10 @@ class _Promoted:
 
     def array(self) -> np.ndarray[Any, Any]:
         return self.base.array().astype(_numpy(self.dtype))
+
+    def rows(self) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        narrow = rows_of(self.base)
+        return lambda index: narrow(index).astype(_numpy(self.dtype))
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         return Inline(self.array()).chunks()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from onnx_grow.shapes.sizes import declared_inputs
 from onnx_grow.verification.comparison import Deviation, Gauge, difference, gauge, is_exact
 from onnx_grow.verification.datasets import Given, read
 from onnx_grow.verification.inputs import Feed, signature
+from onnx_grow.verification.layers import NodeByNode
 from onnx_grow.verification.noise import jittered, jittered_feed
 from onnx_grow.verification.promotion import promoted, uses_bfloat16
 from onnx_grow.verification.proof import PLAUSIBLE, Unprovable, run_in_float64
 from onnx_grow.verification.providers import Device
 from onnx_grow.verification.reordering import reordered
-from onnx_grow.verification.sessions import Arrays, RunError, opened
+from onnx_grow.verification.sessions import Arrays, RunError, Session, opened
 from onnx_grow.verification.trials import Trials, is_small, made_up
 
 __all__ = ["Reference", "Stage", "measure"]
@@ -34,18 +36,30 @@ DRAWS = (1, 3)
 
 @dataclass(frozen=True)
 class Stage:
-    """Where models run: a device, and a folder for files that exist only for that."""
+    """Where models run: a device, and a folder for files that exist only for that; node by node if they do not fit there as a `whole`."""
 
     device: Device
     folder: Path
+    whole: bool = True
 
-    def file(self, model: Model, name: str) -> Path:
-        """A file to open `model` from: its own, or one written into the folder if it has none or cannot run as it is."""
+    def source(self, model: Model, name: str) -> Path | Model:
+        """What to open `model` from: its own file, or one written into the folder if it has none or cannot run as it is."""
+        if not self.whole:
+            return model
         if uses_bfloat16(model):
             model = promoted(model)
         if model.path is not None:
             return model.path
         return save(model, self.folder / f"{name}.onnx", force=True)
+
+    @contextmanager
+    def opened(self, source: Path | Model, *, optimised: bool) -> Iterator[Session | NodeByNode]:
+        """A session from a `source`, with all graph optimisation or none; freed when the context ends. Raises RunError."""
+        if isinstance(source, Model):
+            yield NodeByNode(source)
+            return
+        with opened(source, self.device, optimised=optimised) as session:
+            yield session
 
 
 @dataclass(eq=False)
@@ -80,9 +94,9 @@ class Reference:
     def shake(self) -> None:
         """Run the original once more, its values moved by rounding noise and its sums in another order, and learn from it."""
         self.draws += 1
-        moved = self.stage.file(jittered(reordered(self.model, self.draws), self.draws), "moved")
+        moved = self.stage.source(jittered(reordered(self.model, self.draws), self.draws), "moved")
         try:
-            with opened(moved, self.stage.device, optimised=False) as session:
+            with self.stage.opened(moved, optimised=False) as session:
                 self.learn([session.run(jittered_feed(feed.arrays, self.draws)) for feed in self.feeds])
         except RunError as error:
             self.notes.append(f"one measurement of the noise failed: {error}")
@@ -121,9 +135,9 @@ def measure(
     InvalidRequestError if it does not run with what the caller gave.
     """
     wanted = signature(promoted(model) if uses_bfloat16(model) else model)
-    path = stage.file(model, "original")
+    source = stage.source(model, "original")
     try:
-        with opened(path, stage.device, optimised=False) as session:
+        with stage.opened(source, optimised=False) as session:
             trials = Trials(session.run)
             if inputs is None:
                 made_up(trials, model, wanted, shapes, seeds)
@@ -133,9 +147,10 @@ def measure(
         raise InvalidModelError(f"the original does not load in ONNX Runtime: {error}") from None
     reference = Reference(model, stage, trials.feeds, trials.results, notes=trials.notes)
     try:
-        with opened(path, stage.device, optimised=True) as session:
-            reference.fast = [session.run(feed.arrays) for feed in reference.feeds]
-        reference.learn(reference.fast)
+        if stage.whole:
+            with stage.opened(source, optimised=True) as session:
+                reference.fast = [session.run(feed.arrays) for feed in reference.feeds]
+            reference.learn(reference.fast)
     except RunError as error:
         reference.notes.append(
             f"compared without graph optimisation only, with it the original fails: {error}"

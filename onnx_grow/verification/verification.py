@@ -34,12 +34,13 @@ from onnx_grow.verification.branches import WAYS, Way, branches, forced
 from onnx_grow.verification.comparison import Difference, difference, is_exact, same_top
 from onnx_grow.verification.datasets import Given
 from onnx_grow.verification.inputs import Feed
+from onnx_grow.verification.memory import fits
 from onnx_grow.verification.promotion import uses_bfloat16
 from onnx_grow.verification.proof import PLAUSIBLE, Proof, prove
 from onnx_grow.verification.providers import choose
 from onnx_grow.verification.reference import Reference, Stage, measure
 from onnx_grow.verification.report import Check, Output, Report
-from onnx_grow.verification.sessions import Arrays, RunError, opened
+from onnx_grow.verification.sessions import Arrays, RunError
 from onnx_grow.verification.trials import is_small
 
 __all__ = ["Comparison", "Standard", "verify"]
@@ -86,6 +87,8 @@ def verify(
     Never raises because the models differ: look at `report.ok` or call `report.raise_if_failed()`. Raises
     InvalidModelError for a file that is no model or an original that does not run, InvalidRequestError for arguments
     that do not fit it, DeviceUnavailableError if CUDA is asked for and does not answer.
+
+    Models that do not fit in memory run node by node in float64, by default on one set of inputs: see `onnx_grow.verification.layers`.
     """
     if seeds is not None and seeds < 1:
         raise InvalidRequestError(f"seeds is {seeds}", hint="it takes at least 1")
@@ -94,12 +97,12 @@ def verify(
     if max_error is not None and not (math.isfinite(max_error) and max_error > 0):
         raise InvalidRequestError(f"max_error is {max_error}", hint="give a positive number")
     device = choose(provider)
-    before = _model(original)
+    before, after = _model(original), _model(grown)
+    whole = fits(before, after)
     with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
-        standard = Standard(before, Stage(device, Path(folder)), inputs, shapes, seeds)
-        return standard.compare(
-            _model(grown), tolerance=tolerance, max_error=max_error, proof=proof, expect=expect
-        )
+        seeds = seeds if whole or seeds is not None else 1
+        standard = Standard(before, Stage(device, Path(folder), whole), inputs, shapes, seeds)
+        return standard.compare(after, tolerance=tolerance, max_error=max_error, proof=proof, expect=expect)
 
 
 @dataclass(eq=False)
@@ -154,12 +157,14 @@ class Standard:
             reference = self.reference
             feeds = reference.feeds
             comparison = _compare(reference, grown)
+            whole = self.stage.whole  # else it all runs in float64 anyway
             wanted = is_small(before, _sizes(feeds[0])) and max_error is None if proof is None else proof
+            wanted = wanted and whole
             outputs = comparison.settled(
                 tolerance if max_error is None else math.inf,
-                wanted or (proof is None and _is_affordable(before)),
+                wanted or (whole and proof is None and _is_affordable(before)),
             )
-            if proof is not False and max_error is None and _is_affordable(before):
+            if whole and proof is not False and max_error is None and _is_affordable(before):
                 outputs = [self._judged_in_float64(output, grown, tolerance) for output in outputs]
             found.append(comparison.check)
             if wanted and comparison.check.ok:
@@ -184,7 +189,7 @@ class Standard:
             outputs=tuple(outputs),
             checks=tuple(found),
             warnings=tuple(notes),
-            float64=proved.error if proved else None,
+            float64=proved.error if proved else None if self.stage.whole else _worst(outputs),
             feed=feeds[0].arrays if feeds else None,
             seconds=0.0,
         )
@@ -298,7 +303,7 @@ class Comparison:
 def _compare(reference: Reference, grown: Model) -> Comparison:
     """Run the grown model on every feed, without and with graph optimisation, against the runs of the original."""
     stage = reference.stage
-    path = stage.file(grown, "grown")
+    source = stage.source(grown, "grown")
     found: dict[str, list[list[Difference]]] = {
         name: [[] for _ in reference.runs(name)] for name in reference.gauges
     }
@@ -308,8 +313,10 @@ def _compare(reference: Reference, grown: Model) -> Comparison:
         if not references:
             continue
         way = "with graph optimisation" if optimised else "without graph optimisation"
+        if not stage.whole:
+            way = "node by node in float64"
         try:
-            with opened(path, stage.device, optimised=optimised) as session:
+            with stage.opened(source, optimised=optimised) as session:
                 placed = ", ".join(
                     f"{nodes} node{'s' if nodes > 1 else ''} on {name}"
                     for name, nodes in session.placement.items()
@@ -331,7 +338,9 @@ def _compare(reference: Reference, grown: Model) -> Comparison:
 def _warnings(reference: Reference) -> list[str]:
     """What makes equality prove less than it seems to."""
     told = []
-    if uses_bfloat16(reference.model):
+    if not reference.stage.whole:
+        told.append("the models do not fit in memory: both ran node by node, in float64 on the CPU")
+    elif uses_bfloat16(reference.model):
         told.append("bfloat16 ran as float32: ONNX Runtime has no bfloat16 kernels for most operators")
     fed = any(array.size for feed in reference.feeds for array in feed.arrays.values())
     for name, gauge in reference.gauges.items():
@@ -366,6 +375,10 @@ def _is_constant(arrays: list[Array]) -> bool:
     repeated = [shape for shape in set(shapes) if shapes.count(shape) > 1 and math.prod(shape)]
     groups = [[array for array in arrays if array.shape == shape] for shape in repeated]
     return bool(groups) and all(np.array_equal(group[0], other) for group in groups for other in group[1:])
+
+
+def _worst(outputs: Sequence[Output]) -> float | None:
+    return max((output.error_l2 for output in outputs if not output.exact), default=None)
 
 
 def _is_affordable(model: Model) -> bool:
