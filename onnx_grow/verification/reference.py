@@ -43,9 +43,11 @@ class Stage:
     whole: bool = True
 
     def source(self, model: Model, name: str) -> Path | Model:
-        """What to open `model` from: its own file, or one written into the folder if it has none or cannot run as it is."""
-        if not self.whole:
-            return model
+        """What to open `model` from: its file, or the model itself where it runs node by node."""
+        return self.file(model, name) if self.whole else model
+
+    def file(self, model: Model, name: str) -> Path:
+        """A file to open `model` from: its own, or one written into the folder if it has none or cannot run as it is."""
         if uses_bfloat16(model):
             model = promoted(model)
         if model.path is not None:
