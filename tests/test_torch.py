@@ -203,21 +203,26 @@ def test_constants_count_as_initializers_also_in_bodies():
 def test_masks_tables_and_settings_do_not_learn():
     mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
     model = build(
-        """(float[4, 4] x, int64[4] p) => (float[4, 4] y) <float[4, 4] w, float[4, 4] mask, float[4] f, float bound> {
+        """(float[4, 4] x, int64[4] p) => (float[4, 4] y) 
+            <float[4, 4] w, float[4, 4] mask, float[4] f, float bound, float[1] e, float[4, 1] v, float[1] b> {
             q = Cast <to = 1> (p)
             a = Mul(q, f)
             s = Sin(a)
             h = MatMul(x, w)
             m = Add(h, mask)
             n = Softmax(m)
-            k = Add(n, s)
+            k0 = Add(n, s)
+            k1 = Add(k0, e)
+            o = MatMul(x, v)
+            z = Add(o, b)
+            k = Add(k1, z)
             y = Clip(k, , bound)
         }""",
         mask=mask,
     )
     network = bridge.load(model)
-    assert [name for name, _ in network.named_parameters()] == ["w"]
-    assert network.state_dict().keys() == {"w", "mask", "f", "bound"}
+    assert {name for name, _ in network.named_parameters()} == {"w", "v", "b"}
+    assert network.state_dict().keys() == {"w", "mask", "f", "bound", "e", "v", "b"}
 
 
 def test_a_missing_operator_is_named_with_its_node():

@@ -176,7 +176,7 @@ class _Form:
 @cache
 def _form(function: Callable[..., Any]) -> _Form:
     """The form of one of our functions; those of PyTorch in the table take tensors and nothing else."""
-    if not function.__module__.startswith("onnx_grow"):
+    if not getattr(function, "func", function).__module__.startswith("onnx_grow"):
         return _Form()
     parameters = inspect.signature(function).parameters.values()
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -2,7 +2,7 @@
 
 A file does not say: a learnt scale and the constant 0.5 of an activation look alike. Learnt are floating-point tensors, but not
 
-  - scalars, which exporters make of every number in a formula;
+  - scalars, which exporters make of every number in a formula, and other single numbers that no layer reads;
   - what an operator reads as a setting: running statistics, bounds, exponents, scales of a quantisation, rotation tables;
   - additive masks, whose elements are zero or hugely negative;
   - tables of frequencies: the one tensor from which, with integers alone, a sine or cosine is computed.
@@ -11,6 +11,7 @@ A file does not say: a learnt scale and the constant 0.5 of an activation look a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,31 @@ _SETTINGS: dict[str, tuple[int, ...]] = {
 }
 """Inputs, by position, that are not learnt."""
 
+_LAYERS = frozenset(
+    {
+        *(
+            "Conv",
+            "ConvTranspose",
+            "Gemm",
+            "MatMul",
+            "FusedConv",
+            "FusedGemm",
+            "FusedMatMul",
+            "PRelu",
+            "RNN",
+            "GRU",
+            "LSTM",
+        ),
+        *(
+            "BatchNormalization",
+            "GroupNormalization",
+            "InstanceNormalization",
+            "LayerNormalization",
+            "RMSNormalization",
+        ),
+    }
+)
+
 HUGE = -1e4
 """What an additive mask puts where nothing shall be seen, or less."""
 
@@ -61,10 +87,24 @@ def trainable(model: Model, tensors: Iterable[Held]) -> set[str]:
     """The keys of the tensors that learn."""
     nodes = list(all_nodes(model.skeleton))
     settings = _settings(nodes) | _frequencies(nodes, model)
+    layers = _of_layers(nodes)
     return {
         each.key
         for each in tensors
-        if each.dtype in _LEARNT and each.shape and each.name not in settings and not _is_mask(each.array())
+        if each.dtype in _LEARNT
+        and each.shape
+        and each.name not in settings
+        and (prod(each.shape) != 1 or each.name in layers)
+        and not _is_mask(each.array())
+    }
+
+
+def _of_layers(nodes: Sequence[NodeProto]) -> set[str]:
+    """What layers read, and what is added to what they give: weights and biases, however small."""
+    found = {name for node in nodes if node.op_type in _LAYERS for name in node.input}
+    given = {name for node in nodes if node.op_type in _LAYERS for name in node.output}
+    return found | {
+        name for node in nodes if node.op_type == "Add" and given & {*node.input} for name in node.input
     }
 
 

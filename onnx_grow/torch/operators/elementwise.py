@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -17,30 +17,25 @@ from onnx_grow.torch.values import DTYPES, STORED
 __all__ = ["TABLE"]
 
 
-def add(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """a + b."""
-    return a + _aligned(a, b, axis)
+def aligned(
+    function: Callable[[Tensor, Tensor], Tensor],
+    a: Tensor,
+    b: Tensor,
+    *,
+    broadcast: int = 0,
+    axis: int | None = None,
+) -> Tensor:
+    """A function of two tensors, of which the second begins at dimension `axis` of the first, as before opset 7, or ends with it."""
+    return function(a, _placed(a, b, axis))
 
 
-def subtract(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """a - b."""
-    return a - _aligned(a, b, axis)
-
-
-def multiply(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """a * b."""
-    return a * _aligned(a, b, axis)
-
-
-def divide(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
+def _quotient(a: Tensor, b: Tensor) -> Tensor:
     """a / b; of integers, towards zero."""
-    b = _aligned(a, b, axis)
     return a / b if a.is_floating_point() or a.is_complex() else torch.div(a, b, rounding_mode="trunc")
 
 
-def power(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """a ** b, of a's type."""
-    return torch.pow(a, _aligned(a, b, axis)).to(a.dtype)
+def _power(a: Tensor, b: Tensor) -> Tensor:
+    return torch.pow(a, b).to(a.dtype)
 
 
 def modulo(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
@@ -68,41 +63,6 @@ def mean(*tensors: Tensor) -> Tensor:
     return reduce(torch.add, tensors) / len(tensors)
 
 
-def logical(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, axis: int | None) -> Tensor:
-    """A comparison, or a connective."""
-    return function(a, _aligned(a, b, axis))
-
-
-def both(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """And."""
-    return logical(torch.logical_and, a, b, axis)
-
-
-def either(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """Or."""
-    return logical(torch.logical_or, a, b, axis)
-
-
-def one_of(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """Exclusive or."""
-    return logical(torch.logical_xor, a, b, axis)
-
-
-def equal(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """a == b."""
-    return logical(torch.eq, a, b, axis)
-
-
-def greater(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """a > b."""
-    return logical(torch.gt, a, b, axis)
-
-
-def less(a: Tensor, b: Tensor, *, broadcast: int = 0, axis: int | None = None) -> Tensor:
-    """a < b."""
-    return logical(torch.lt, a, b, axis)
-
-
 def shift(a: Tensor, b: Tensor, *, direction: str) -> Tensor:
     """Bits moved to the left or to the right."""
     return torch.bitwise_left_shift(a, b) if direction == "LEFT" else torch.bitwise_right_shift(a, b)
@@ -116,7 +76,7 @@ def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
 def prelu(x: Tensor, slope: Tensor, *, opset: int) -> Tensor:
     """x, or slope x where that is negative; a vector of slopes was per channel before opset 7."""
     if opset < 7 and slope.ndim == 1 and slope.numel() > 1:
-        slope = _aligned(x, slope, 1)
+        slope = _placed(x, slope, 1)
     return torch.where(x < 0, slope * x, x)
 
 
@@ -237,8 +197,7 @@ def image_scaler(x: Tensor, *, bias: list[float], scale: float = 1.0) -> Tensor:
     return scale * x + torch.tensor(bias, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
 
 
-def _aligned(a: Tensor, b: Tensor, axis: int | None) -> Tensor:
-    """b with its dimensions at those of a from `axis` on, as operators before opset 7 broadcast."""
+def _placed(a: Tensor, b: Tensor, axis: int | None) -> Tensor:
     if axis is None:
         return b
     behind = a.ndim - axis % a.ndim - b.ndim
@@ -260,9 +219,9 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs,
     "Acos": torch.acos,
     "Acosh": torch.acosh,
-    "Add": add,
+    "Add": partial(aligned, torch.add),
     "Affine": affine,
-    "And": both,
+    "And": partial(aligned, torch.logical_and),
     "Asin": torch.asin,
     "Asinh": torch.asinh,
     "Atan": torch.atan,
@@ -279,14 +238,14 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "Clip": clip,
     "Cos": torch.cos,
     "Cosh": torch.cosh,
-    "Div": divide,
+    "Div": partial(aligned, _quotient),
     "Elu": elu,
-    "Equal": equal,
+    "Equal": partial(aligned, torch.eq),
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Floor": torch.floor,
     "Gelu": gelu,
-    "Greater": greater,
+    "Greater": partial(aligned, torch.gt),
     "GreaterOrEqual": torch.ge,
     "HardSigmoid": hard_sigmoid,
     "HardSwish": hard_swish,
@@ -295,7 +254,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "IsInf": is_infinite,
     "IsNaN": torch.isnan,
     "LeakyRelu": leaky_relu,
-    "Less": less,
+    "Less": partial(aligned, torch.lt),
     "LessOrEqual": torch.le,
     "Log": torch.log,
     "Max": maximum,
@@ -303,12 +262,12 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "Min": minimum,
     "Mish": mish,
     "Mod": modulo,
-    "Mul": multiply,
+    "Mul": partial(aligned, torch.mul),
     "Neg": torch.neg,
     "Not": torch.logical_not,
-    "Or": either,
+    "Or": partial(aligned, torch.logical_or),
     "PRelu": prelu,
-    "Pow": power,
+    "Pow": partial(aligned, _power),
     "Reciprocal": torch.reciprocal,
     "Relu": torch.relu,
     "Round": torch.round,
@@ -322,14 +281,14 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "Softplus": softplus,
     "Softsign": F.softsign,
     "Sqrt": torch.sqrt,
-    "Sub": subtract,
+    "Sub": partial(aligned, torch.sub),
     "Sum": total,
     "Swish": swish,
     "Tan": torch.tan,
     "Tanh": torch.tanh,
     "ThresholdedRelu": thresholded_relu,
     "Where": where,
-    "Xor": one_of,
+    "Xor": partial(aligned, torch.logical_xor),
 }
 
 TABLE: dict[tuple[str, str], Callable[..., Any]] = {("", op): function for op, function in _PLAIN.items()}

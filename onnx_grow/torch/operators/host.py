@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from onnx import helper
 
+from onnx_grow.torch.operators.movement import ranges
 from onnx_grow.torch.values import Host, sizes
 
 __all__ = ["TABLE"]
@@ -110,14 +111,10 @@ def slice_(
     axes: Sequence[int] | None = None,
 ) -> Any:
     """A range of every axis."""
-    begin = list(starts or ()) if first is None else sizes(first)
-    end = list(ends or ()) if last is None else sizes(last)
-    dims = list(axes or range(len(begin))) if at is None else sizes(at)
-    steps = [1] * len(begin) if by is None else sizes(by)
-    ranges = [slice(None)] * a.ndim
-    for d, low, high, step in zip(dims, begin, end, steps, strict=True):
-        ranges[d] = slice(low, high, step)
-    return a[tuple(ranges)]
+    cut = [slice(None)] * a.ndim
+    for d, low, high, step in ranges(first, last, at, by, starts, ends, axes):
+        cut[d] = slice(low, high, step)
+    return a[tuple(cut)]
 
 
 def squeeze(a: Host, at: Host | None = None, *, axes: Sequence[int] | None = None) -> Any:

@@ -106,7 +106,7 @@ def zip_map(
     x: Tensor, *, classlabels_int64s: Sequence[int] = (), classlabels_strings: Sequence[str] = ()
 ) -> list[dict[int | str, Tensor]]:
     """A dictionary for every row: its elements by class."""
-    classes = list(classlabels_strings or classlabels_int64s)
+    classes: list[int | str] = [*classlabels_strings, *classlabels_int64s]
     return [dict(zip(classes, row.unbind(), strict=True)) for row in x]
 
 

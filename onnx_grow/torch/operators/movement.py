@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from onnx_grow.torch.operators.unsupported import Unsupported
 from onnx_grow.torch.operators.windows import padded
 from onnx_grow.torch.values import Host, sizes
 
-__all__ = ["TABLE", "shape_from"]
+__all__ = ["TABLE", "ranges"]
 
 
 def reshape(
@@ -21,10 +21,10 @@ def reshape(
 ) -> Tensor:
     """x in another shape: 0 keeps a size, -1 is what remains. Before opset 5 the shape was an attribute."""
     wanted = list(shape) if target is None else sizes(target)
-    return x.reshape(shape_from(x.shape, wanted, allowzero))
+    return x.reshape(_shape_from(x.shape, wanted, allowzero))
 
 
-def shape_from(old: Sequence[Any], wanted: Sequence[Any], allowzero: int) -> list[Any]:
+def _shape_from(old: Sequence[Any], wanted: Sequence[Any], allowzero: int) -> list[Any]:
     """The shape that Reshape asks for."""
     if allowzero:
         return list(wanted)
@@ -113,13 +113,26 @@ def slice_(
     axes: Sequence[int] | None = None,
 ) -> Tensor:
     """A range of every axis; the ranges were attributes before opset 10."""
+    for d, low, high, step in ranges(first, last, at, by, starts, ends, axes):
+        x = _cut(x, d % x.ndim, low, high, step)
+    return x
+
+
+def ranges(
+    first: Host | None,
+    last: Host | None,
+    at: Host | None,
+    by: Host | None,
+    starts: Sequence[int] | None,
+    ends: Sequence[int] | None,
+    axes: Sequence[int] | None,
+) -> Iterable[tuple[Any, ...]]:
+    """What Slice asks for: dimensions, each with a start, an end and a step."""
     begin = list(starts or ()) if first is None else sizes(first)
     end = list(ends or ()) if last is None else sizes(last)
     dims = list(axes or range(len(begin))) if at is None else sizes(at)
     steps = [1] * len(begin) if by is None else sizes(by)
-    for d, low, high, step in zip(dims, begin, end, steps, strict=True):
-        x = _cut(x, d % x.ndim, low, high, step)
-    return x
+    return zip(dims, begin, end, steps, strict=True)
 
 
 def _cut(x: Tensor, dim: int, low: Any, high: Any, step: int) -> Tensor:

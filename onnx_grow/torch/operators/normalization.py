@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnx_grow.torch.operators.unsupported import Unsupported
 from onnx_grow.torch.operators.windows import padded
 from onnx_grow.torch.values import DTYPES, Host
 
@@ -34,6 +35,8 @@ def batch_normalization(
 
     A node that the file has in training mode takes the statistics of the batch always, as ONNX Runtime does.
     """
+    if mean.ndim > 1:
+        raise Unsupported("its statistics are of single elements, not of channels")
     if not training and not training_mode:
         return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
     if not training_mode or (training and outputs == 1):

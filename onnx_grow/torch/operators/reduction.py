@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from onnx_grow.torch.values import Host, sizes
@@ -75,147 +75,27 @@ def _sum_square(x: Tensor, dims: list[int], keepdim: bool) -> Tensor:
     return _sum(x.square(), dims, keepdim)
 
 
-def _reduced(
+def reduced(
     function: Reduction,
     x: Tensor,
-    at: Host | None,
-    axes: Sequence[int] | None,
-    keepdims: int,
-    noop_with_empty_axes: int,
+    at: Host | None = None,
+    *,
+    axes: Sequence[int] | None = None,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
 ) -> Tensor:
-    dims = sizes(at) if at is not None else list(axes or ())
-    if not dims:
-        if noop_with_empty_axes:
-            return _pointwise(function, x)
-        dims = list(range(x.ndim))
-    return (
-        function(x, [d % max(x.ndim, 1) for d in dims], bool(keepdims)) if x.ndim else function(x, [], False)
-    )
+    """A function of all elements along some dimensions, which were attributes once; along all of them where none are given."""
+    dims = list(axes or ()) if at is None else sizes(at)
+    if not dims and noop_with_empty_axes:
+        return _pointwise(function, x)
+    if not x.ndim:
+        return function(x, [], False)
+    return function(x, [d % x.ndim for d in dims] or list(range(x.ndim)), bool(keepdims))
 
 
 def _pointwise(function: Reduction, x: Tensor) -> Tensor:
     """What a reduction over nothing leaves: the function of every element by itself."""
     return x if function in (_sum, _mean, _max, _min, _product) else function(x.unsqueeze(0), [0], False)
-
-
-def reduce_l1(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The sum of magnitudes."""
-    return _reduced(_l1, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_l2(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The Euclidean norm."""
-    return _reduced(_l2, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_log_sum(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The logarithm of the sum."""
-    return _reduced(_log_sum, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_log_sum_exp(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The logarithm of the sum of exponentials."""
-    return _reduced(_log_sum_exp, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_max(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The maximum."""
-    return _reduced(_max, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_mean(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The mean."""
-    return _reduced(_mean, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_min(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The minimum."""
-    return _reduced(_min, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_product(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The product."""
-    return _reduced(_product, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_sum(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The sum."""
-    return _reduced(_sum, x, at, axes, keepdims, noop_with_empty_axes)
-
-
-def reduce_sum_square(
-    x: Tensor,
-    at: Host | None = None,
-    *,
-    axes: Sequence[int] | None = None,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
-) -> Tensor:
-    """The sum of squares."""
-    return _reduced(_sum_square, x, at, axes, keepdims, noop_with_empty_axes)
 
 
 def argmax(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
@@ -232,26 +112,14 @@ def argmin(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: in
     return x.argmin(axis, bool(keepdims))
 
 
-def softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    """Exponentials that sum to one along an axis; before opset 13, over all dimensions from there on."""
-    return _along(F.softmax, x, axis, opset)
-
-
-def log_softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    """The logarithm of the softmax."""
-    return _along(F.log_softmax, x, axis, opset)
-
-
-def hardmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    """One where the largest element is, the first of equals."""
-    return _along(_hardmax, x, axis, opset)
-
-
 def _hardmax(x: Tensor, dim: int) -> Tensor:
     return torch.zeros_like(x).scatter(dim, x.argmax(dim, keepdim=True), 1.0)
 
 
-def _along(function: Callable[[Tensor, int], Tensor], x: Tensor, axis: int | None, opset: int) -> Tensor:
+def along(
+    function: Callable[[Tensor, int], Tensor], x: Tensor, *, axis: int | None = None, opset: int
+) -> Tensor:
+    """A function along an axis; before opset 13, over all dimensions from there on."""
     if opset >= 13:
         return function(x, -1 if axis is None else axis)
     axis = (1 if axis is None else axis) % max(x.ndim, 1)
@@ -283,18 +151,18 @@ TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "ArgMax"): argmax,
     ("", "ArgMin"): argmin,
     ("", "CumSum"): cumulative_sum,
-    ("", "Hardmax"): hardmax,
-    ("", "LogSoftmax"): log_softmax,
-    ("", "ReduceL1"): reduce_l1,
-    ("", "ReduceL2"): reduce_l2,
-    ("", "ReduceLogSum"): reduce_log_sum,
-    ("", "ReduceLogSumExp"): reduce_log_sum_exp,
-    ("", "ReduceMax"): reduce_max,
-    ("", "ReduceMean"): reduce_mean,
-    ("", "ReduceMin"): reduce_min,
-    ("", "ReduceProd"): reduce_product,
-    ("", "ReduceSum"): reduce_sum,
-    ("", "ReduceSumSquare"): reduce_sum_square,
-    ("", "Softmax"): softmax,
+    ("", "Hardmax"): partial(along, _hardmax),
+    ("", "LogSoftmax"): partial(along, torch.log_softmax),
+    ("", "ReduceL1"): partial(reduced, _l1),
+    ("", "ReduceL2"): partial(reduced, _l2),
+    ("", "ReduceLogSum"): partial(reduced, _log_sum),
+    ("", "ReduceLogSumExp"): partial(reduced, _log_sum_exp),
+    ("", "ReduceMax"): partial(reduced, _max),
+    ("", "ReduceMean"): partial(reduced, _mean),
+    ("", "ReduceMin"): partial(reduced, _min),
+    ("", "ReduceProd"): partial(reduced, _product),
+    ("", "ReduceSum"): partial(reduced, _sum),
+    ("", "ReduceSumSquare"): partial(reduced, _sum_square),
+    ("", "Softmax"): partial(along, torch.softmax),
     ("", "TopK"): top_k,
 }
