@@ -203,7 +203,7 @@ def test_constants_count_as_initializers_also_in_bodies():
 def test_masks_tables_and_settings_do_not_learn():
     mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
     model = build(
-        """(float[4, 4] x, int64[4] p) => (float[4, 4] y) 
+        """(float[4, 4] x, int64[4] p) => (float[4, 4] y)
             <float[4, 4] w, float[4, 4] mask, float[4] f, float bound, float[1] e, float[4, 1] v, float[1] b> {
             q = Cast <to = 1> (p)
             a = Mul(q, f)
