@@ -33,8 +33,8 @@ def _transformer(k: int, x: str) -> tuple[list[NodeProto], str]:
     nodes = [helper.make_node("LayerNormalization", [x, "gamma", "beta"], [f"n{k}"], f"norm{k}")]
     for name in "qkv":
         nodes += [
-            helper.make_node("MatMul", [f"n{k}", f"{name}w{k}"], [f"{name}{k}"], f"{name}_{k}"),
-            helper.make_node("Reshape", [f"{name}{k}", "heads"], [f"{name}h{k}"], f"{name}_reshape{k}"),
+            helper.make_node("MatMul", [f"n{k}", f"{name}w{k}"], [f"{name}x{k}"], f"{name}_{k}"),
+            helper.make_node("Reshape", [f"{name}x{k}", "heads"], [f"{name}h{k}"], f"{name}_reshape{k}"),
         ]
         perm = [0, 2, 3, 1] if name == "k" else [0, 2, 1, 3]
         nodes.append(
