@@ -132,10 +132,10 @@ def interrupted_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ask for an end in the given step, as Ctrl-C does."""
     original = fitting.Training._step
 
-    def asking(self, shared, inputs, targets, interruption):  # type: ignore[no-untyped-def]
+    def asking(self, inputs, targets, interruption):  # type: ignore[no-untyped-def]
         if self._steps_done == step:
             interruption.asked = True
-        return original(self, shared, inputs, targets, interruption)
+        return original(self, inputs, targets, interruption)
 
     monkeypatch.setattr(fitting.Training, "_step", asking)
 
@@ -349,6 +349,8 @@ def test_an_export_is_whole_or_not_there(folder: Path) -> None:
     ]
     assert run("export", "grown.onnx", "-o", "again").exit_code == 2
     assert run("export", "grown.onnx", "-o", "third", "--learn", "nothing").exit_code == 2
+    og.save(og.widen(og.load("teacher.onnx"), factor=3), "other.onnx")
+    assert run("export", "grown.onnx", "-o", "third", "--teacher", "other.onnx").exit_code == 2
     assert not Path("third").exists()
     assert not list(Path().glob(".onnx-grow-*"))
     assert (

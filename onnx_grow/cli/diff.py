@@ -56,9 +56,8 @@ def _write_map(file: str, original: Model, grown: Model) -> None:
     """Write the growth map as JSON: {tensor: [per dimension a list of old indices, -1 for none, or null where nothing grew]}."""
     import json
 
-    from onnx_grow.growth.correspondence import replayed
+    from onnx_grow.growth.correspondence import lists, replayed
 
     _, maps = replayed(original, grown)
-    lists = {name: [None if g is None else g.tolist() for g in dims] for name, dims in maps.items()}
     with click.open_file(file, "w", encoding="utf-8", atomic=True) as out:
-        json.dump(lists, out)
+        json.dump(lists(maps), out)

@@ -22,7 +22,7 @@ from onnx_grow.growth.rewrite import draw_map
 from onnx_grow.growth.widening import analyse, apply_widen
 from onnx_grow.model import Model
 
-__all__ = ["GrowthMap", "recorded", "replayed"]
+__all__ = ["GrowthMap", "lists", "recorded", "replayed"]
 
 GrowthMap = dict[str, tuple[Indices | None, ...]]
 """By tensor and dimension, for every new index the old one it stands for, -1 where it stands for none; None where nothing grew."""
@@ -59,6 +59,11 @@ def replayed(original: Model, grown: Model) -> tuple[Model, GrowthMap]:
             model = apply_deepen(model, plan)
     kept = _unchanged(model)
     return model, {name: dims for name, dims in found.items() if name in kept}
+
+
+def lists(maps: GrowthMap) -> dict[str, list[list[int] | None]]:
+    """A growth map as plain data, for JSON."""
+    return {name: [None if g is None else g.tolist() for g in dims] for name, dims in maps.items()}
 
 
 def _plan(entry: Mapping[str, Any]) -> WidenPlan | DeepenPlan:

@@ -129,7 +129,8 @@ def check_learning(
     optimizer = torch.optim.Adam(trial.parameters())
     reached = _stepped(trial, optimizer, loss, range(2))
     finite = all(bool(torch.isfinite(p).all()) for p in trial.parameters())
-    gradient, notes = _gradient(model, reached, teacher, loss)
+    device = next((p.device for p in trial.parameters()), torch.device("cpu"))
+    gradient, notes = _gradient(model, reached, teacher, loss, device)
     _stepped(trial.train(), optimizer, loss, range(2, STEPS))
     return LearningReport(
         (
@@ -166,10 +167,10 @@ def _stepped(
 
 
 def _gradient(
-    model: Model, reached: Mapping[str, Mask], teacher: Model | None, loss: Loss
+    model: Model, reached: Mapping[str, Mask], teacher: Model | None, loss: Loss, device: torch.device
 ) -> tuple[list[Check], list[str]]:
     """Whether the gradient reaches what is new, and what it does not reach for a reason."""
-    new, asleep = _expected(model, reached, teacher, loss)
+    new, asleep = _expected(model, reached, teacher, loss, device)
     counted = {name: new[name] & ~asleep[name] for name in reached}
     total = sum(int(mask.sum()) for mask in counted.values())
     missed = {name: int((mask & ~reached[name]).sum()) for name, mask in counted.items()}
@@ -201,7 +202,7 @@ def _gradient(
 
 
 def _expected(
-    model: Model, reached: Mapping[str, Mask], teacher: Model | None, loss: Loss
+    model: Model, reached: Mapping[str, Mask], teacher: Model | None, loss: Loss, device: torch.device
 ) -> tuple[dict[str, Mask], dict[str, Mask]]:
     """By parameter, which elements are new, and which need no gradient.
 
@@ -211,7 +212,7 @@ def _expected(
     everything = {name: np.ones_like(mask) for name, mask in reached.items()}
     if teacher is None:
         return everything, {name: _silent(mask) | _met(mask) for name, mask in reached.items()}
-    alive = _alive(teacher, loss)
+    alive = _alive(teacher, loss, device)
     heirs = inheritances(teacher, model)
     new, asleep = {}, {}
     for name, mask in reached.items():
@@ -226,9 +227,9 @@ def _expected(
     return new, asleep
 
 
-def _alive(teacher: Model, loss: Loss) -> dict[str, Mask]:
+def _alive(teacher: Model, loss: Loss, device: torch.device) -> dict[str, Mask]:
     """Which elements of the teacher's parameters receive a gradient in the first step, at which both compute the same."""
-    network = network_of(teacher, verify=False)
+    network = network_of(teacher, verify=False).to(device)
     return _stepped(network, torch.optim.Adam(network.parameters()), loss, range(1))
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import NodeProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnx_grow.errors import InvalidRequestError, OutputError
-from onnx_grow.growth.correspondence import replayed
+from onnx_grow.growth.correspondence import lists, replayed
+from onnx_grow.growth.inheritance import inheritances
 from onnx_grow.growth.provenance import history, version
 from onnx_grow.model import Inline, Model, Weight, save
 from onnx_grow.model.staging import hidden_folder
@@ -48,10 +50,12 @@ def export(
     as it is; with the `teacher` that the model grew from also `teacher.onnx` and `growth_map.json`. `loss` is one of `LOSSES` and
     `output` the output it looks at; by default both follow from the model's outputs.
 
-    Raises OutputError where the folder holds anything and `force` is not set, InvalidRequestError for an output that does not exist.
+    Raises OutputError where the folder holds anything and `force` is not set, InvalidRequestError for an output that does not exist
+    and for a teacher that the model does not record to have come of.
     """
     target = Path(folder).absolute()
     script = _script(model, loss, output)  # before anything is written
+    growth = "" if teacher is None else _map(teacher, model)
     _check_folder(target, force)
     try:
         with hidden_folder(target.parent) as staged:
@@ -63,7 +67,7 @@ def export(
             (inside / "train.py").write_text(script, encoding="utf-8")
             if teacher is not None:
                 save(teacher, inside / "teacher.onnx")
-                (inside / "growth_map.json").write_text(_map(teacher, model), encoding="utf-8")
+                (inside / "growth_map.json").write_text(growth, encoding="utf-8")
             names = sorted(entry.name for entry in inside.iterdir())
             if not target.exists():
                 inside.rename(target)
@@ -114,7 +118,7 @@ def tuned(model: Model, tensors: Mapping[str, Array]) -> Model:
 
 def _exchanged(tensors: Any) -> Iterator[Held]:
     for each in tensors:
-        if (each.is_weight or each.replace is not None) and _is_float(each.array().dtype):
+        if (each.is_weight or each.replace is not None) and _is_float(tensor_dtype_to_np_dtype(each.dtype)):
             yield each
 
 
@@ -194,10 +198,13 @@ def notes(model: Model) -> tuple[str, ...]:
 
 
 def _map(teacher: Model, model: Model) -> str:
-    """The growth map as JSON, as `onnx-grow diff --map` writes it; empty where the model does not record its growth."""
+    """What was done to the teacher, and the growth map as `onnx-grow diff --map` writes it, in JSON.
+
+    Raises InvalidRequestError where the model does not record that it came of this teacher.
+    """
+    inheritances(teacher, model)
     _, maps = replayed(teacher, model)
-    lists = {name: [None if g is None else g.tolist() for g in dims] for name, dims in maps.items()}
-    return json.dumps({"history": history(model), "map": lists})
+    return json.dumps({"history": history(model), "map": lists(maps)})
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,11 @@ class Training:
         return network_of(self.model, verify=self.processes.is_first).to(self.processes.device)
 
     @cached_property
+    def shared(self) -> nn.Module:
+        """The network as it is called in training: gradients are averaged over all processes."""
+        return self.processes.shared(self.network)
+
+    @cached_property
     def optimizer(self) -> Optimizer:
         """The optimizer, as the user made it."""
         return self.task.optimizer(self.network.parameters(), self.recipe)
@@ -223,10 +228,9 @@ class Training:
     def _epoch(self, interruption: Interruption) -> None:
         """Go on with the epoch that runs, then evaluate."""
         progress, began = self.progress, time.monotonic()
-        shared = self.processes.shared(self.network)
         self.network.train()
         for inputs, targets in self._watched(self._batches(progress.epoch, progress.step)):
-            loss = self._step(shared, inputs, targets, interruption)
+            loss = self._step(inputs, targets, interruption)
             progress.losses += loss
             progress.step += 1
         tested = self._evaluated(self.network)
@@ -252,9 +256,7 @@ class Training:
     def _steps_done(self) -> int:
         return self.progress.epoch * self.steps + self.progress.step
 
-    def _step(
-        self, shared: nn.Module, inputs: list[Tensor], targets: Tensor, interruption: Interruption
-    ) -> float:
+    def _step(self, inputs: list[Tensor], targets: Tensor, interruption: Interruption) -> float:
         """One step of the optimizer, and the mean loss over all processes.
 
         Everything that is random in it depends on its number only, so that a training that was interrupted goes the same way.
@@ -265,7 +267,7 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.zero_grad()
-        loss = self.task.loss(outputs_of(self.network, shared, inputs), targets)
+        loss = self.task.loss(outputs_of(self.network, self.shared, inputs), targets)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip or math.inf)
         mean, bad, asked = self.processes.summed(
