@@ -31,6 +31,8 @@ from onnx_grow.torch import load as network_of  # noqa: E402
 from onnx_grow.training import fitting, script  # noqa: E402
 from onnx_grow.training.checkpoints import Checkpoint  # noqa: E402
 from onnx_grow.training.checks import check_learning, made_up_goal, trial_inputs  # noqa: E402
+from onnx_grow.training.exchange import exported_tensors  # noqa: E402
+from onnx_grow.training.files import read_tensors, write_tensors  # noqa: E402
 from onnx_grow.training.recipe import Recipe  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -397,6 +399,25 @@ def test_weights_whose_results_are_infinite_are_refused(folder: Path) -> None:
     assert result.exit_code == 1
     assert "is not finite" in result.stderr
     assert not Path("grown-tuned.onnx").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "double"])
+def test_every_precision_comes_back_as_it_went(tmp_path: Path, dtype: str) -> None:
+    text = MLP.replace("float[", f"{dtype}[")
+    kind = np.dtype("bfloat16" if dtype == "bfloat16" else {"double": "float64"}.get(dtype, dtype))
+    shapes = {"w": (6, 8), "b": (8,), "v": (8, 3), "c": (3,)}
+    rng = np.random.default_rng(0)
+    model = build(text, **{name: rng.standard_normal(shape).astype(kind) for name, shape in shapes.items()})
+    write_tensors(tmp_path / "weights.safetensors", exported_tensors(model))
+    back = training.tuned(model, read_tensors(tmp_path / "weights.safetensors"))
+    assert all(
+        weight.array().tobytes() == back.weights[name].array().tobytes()
+        for name, weight in model.weights.items()
+    )
+    wide = {name: array.astype(np.float32) for name, array in exported_tensors(model).items()}
+    assert {name: weight.dtype for name, weight in training.tuned(model, wide).weights.items()} == {
+        name: weight.dtype for name, weight in model.weights.items()
+    }
 
 
 LOSSES = {

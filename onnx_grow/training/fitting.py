@@ -332,10 +332,12 @@ class Training:
         return {name: total / count for name, total in zip(functions, sums, strict=True)}
 
     def _merit(self, row: Mapping[str, float]) -> list[float]:
-        """What is to be large: the first measure, if there is one, and a small loss."""
+        """What is to be large: the first measure, if there is one, and a small loss; nothing is worse than a loss that is no number."""
         loss = row["test_loss"]
+        if not math.isfinite(loss):
+            return [-math.inf]
         measures = [row[f"test_{name}"] for name in list(self.task.measures)[:1]]
-        return [*measures, -loss if math.isfinite(loss) else -math.inf]
+        return [*measures, -loss]
 
     def _is_patience_over(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch
