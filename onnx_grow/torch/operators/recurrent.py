@@ -1,4 +1,4 @@
-"""Recurrent layers, step by step."""
+"""Recurrent layers: PyTorch's own where they have no more than it knows, step by step otherwise."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def lstm(
     output_sequence: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A long short-term memory; gates in the order input, output, forget, cell."""
+    initial = (initial_h, initial_c)
+    usual = _is_usual(activations, ("Sigmoid", "Tanh", "Tanh"), clip, lengths)
+    if usual and not input_forget and peepholes is None:
+        y, (last_h, last_c) = _fused(torch.lstm, x, w, r, b, initial, (0, 2, 3, 1), direction, layout)
+        return y, last_h, last_c
     bounded = _bounded(clip)
     functions = _activations(
         activations, activation_alpha, activation_beta, ("Sigmoid", "Tanh", "Tanh"), len(w)
@@ -61,9 +66,7 @@ def lstm(
 
         return step
 
-    y, (last_h, last_c) = _layers(
-        x, w, b, lengths, (initial_h, initial_c), cell, direction, layout, r.shape[-1]
-    )
+    y, (last_h, last_c) = _layers(x, w, b, lengths, initial, cell, direction, layout, r.shape[-1])
     return y, last_h, last_c
 
 
@@ -86,6 +89,9 @@ def gru(
     output_sequence: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """A gated recurrent unit; gates in the order update, reset, hidden."""
+    if linear_before_reset and _is_usual(activations, ("Sigmoid", "Tanh"), clip, lengths):
+        y, (last_h,) = _fused(torch.gru, x, w, r, b, (initial_h,), (1, 0, 2), direction, layout)
+        return y, last_h
     bounded = _bounded(clip)
     functions = _activations(activations, activation_alpha, activation_beta, ("Sigmoid", "Tanh"), len(w))
     size = r.shape[-1]
@@ -130,6 +136,9 @@ def rnn(
     output_sequence: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """A plain recurrent layer."""
+    if _is_usual(activations, ("Tanh",), clip, lengths):
+        y, (last_h,) = _fused(torch.rnn_tanh, x, w, r, b, (initial_h,), (0,), direction, layout)
+        return y, last_h
     bounded = _bounded(clip)
     functions = _activations(activations, activation_alpha, activation_beta, ("Tanh",), len(w))
 
@@ -145,6 +154,41 @@ def rnn(
     return y, last_h
 
 
+def _is_usual(
+    activations: Sequence[str], usual: Sequence[str], clip: float | None, lengths: Tensor | None
+) -> bool:
+    """Whether a layer is one of PyTorch's: its activations, nothing bounded, all sequences of one length."""
+    directions = max(len(activations) // len(usual), 1)
+    named = [name.lower() for name in activations or usual]
+    return named == [name.lower() for name in usual] * directions and not clip and lengths is None
+
+
+def _fused(
+    layer: Callable[..., Any],
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    initial: Sequence[Tensor | None],
+    gates: Sequence[int],
+    direction: str,
+    layout: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """A layer of PyTorch, which has ONNX's gates in another order."""
+    x, states = _inputs(x, initial, len(w), r.shape[-1], layout)
+    x = x.flip(0) if direction == "reverse" else x
+    weights = [
+        torch.cat([matrix.chunk(len(gates))[gate] for gate in gates])
+        for k in range(len(w))
+        for matrix in (w[k], r[k], *(() if b is None else b[k].chunk(2)))
+    ]
+    given = states if len(states) > 1 else states[0]
+    training = torch.is_grad_enabled()  # without which cuDNN keeps nothing for the way back
+    y, *lasts = layer(x, given, weights, b is not None, 1, 0.0, training, len(w) == 2, False)
+    y = y.unflatten(-1, (len(w), -1)).transpose(1, 2)
+    return _laid_out(y.flip(0) if direction == "reverse" else y, lasts, layout)
+
+
 def _layers(
     x: Tensor,
     w: Tensor,
@@ -156,26 +200,35 @@ def _layers(
     layout: int,
     size: int,
 ) -> tuple[Tensor, list[Tensor]]:
-    """All directions of a layer: the outputs (steps, directions, batch, units), and the last states (directions, batch, units)."""
-    if layout:
-        x = x.transpose(0, 1)
+    """All directions of a layer, step by step."""
+    x, states = _inputs(x, initial, len(w), size, layout)
     sequences, lasts = [], []
     for k in range(len(w)):
-        states = tuple(
-            x.new_zeros(x.shape[1], size) if state is None else state[:, k] if layout else state[k]
-            for state in initial
-        )
         given = F.linear(x, w[k], None if b is None else b[k].chunk(2)[0])
         backwards = direction == "reverse" or k == 1
-        sequence, last = _steps(given, lengths, states, cell(k), backwards)
+        sequence, last = _steps(given, lengths, tuple(state[k] for state in states), cell(k), backwards)
         sequences.append(sequence)
         lasts.append(last)
-    y = (
-        torch.stack(sequences, 2 if layout else 1)
-        if not layout
-        else torch.stack([s.transpose(0, 1) for s in sequences], 2)
+    return _laid_out(
+        torch.stack(sequences, 1), [torch.stack(each) for each in zip(*lasts, strict=True)], layout
     )
-    return y, [torch.stack(each, 1 if layout else 0) for each in zip(*lasts, strict=True)]
+
+
+def _inputs(
+    x: Tensor, initial: Sequence[Tensor | None], directions: int, size: int, layout: int
+) -> tuple[Tensor, list[Tensor]]:
+    """The input (steps, batch, features) and the first states (directions, batch, units), zeros where there are none."""
+    x = x.transpose(0, 1) if layout else x
+    zeros = x.new_zeros(directions, x.shape[1], size)
+    states = [zeros if s is None else s.transpose(0, 1) if layout else s for s in initial]
+    return x, [state.contiguous() for state in states]
+
+
+def _laid_out(y: Tensor, lasts: Sequence[Tensor], layout: int) -> tuple[Tensor, list[Tensor]]:
+    """Outputs (steps, directions, batch, units) and last states (directions, batch, units), or batch first."""
+    if not layout:
+        return y, list(lasts)
+    return y.permute(2, 0, 1, 3), [last.transpose(0, 1) for last in lasts]
 
 
 def _steps(
