@@ -329,3 +329,40 @@ def test_channels_that_a_lookup_picks_refuse() -> None:
     with pytest.raises(NothingToGrowError, match="Gather 'p' picks what each of its channels is"):
         widen(model, factor=1.5)
     assert deviation(model, widen(model, factor=2)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("b = Cast<to=7>(a) e = Cast<to=11>(b) z = LayerNormalization(e, g)", "Cast 'e' is not linear in it"),
+        ("b = Cast<to=7>(g) e = Cast<to=11>(b) z = LayerNormalization(a, e)", "has no constant scale"),
+        ("e = Pow(a, t) z = RMSNormalization(e, g)", "Pow 'e' is not linear in it"),
+        (
+            """b = Transpose<perm=[0, 2, 1]>(a) c = Unsqueeze(b, last) d = MatMul(c, s) e = Transpose<perm=[0, 2, 3, 1]>(d)
+            z = LayerNormalization(e, g)""",
+            "MatMul 'd' is not linear in it",
+        ),
+    ],
+)
+def test_what_only_looks_linear_refuses(body: str, why: str) -> None:
+    """Rounding to integers, the power zero of zero, and products of channel by channel."""
+    weights = "double[4, 6] v, double[6] g, double t, double[6, 1, 5] s, int64[1] last, double[6, 3] h"
+    model = build(
+        f"(double[2, 3, 4] x) => (y) <{weights}> {{ a = MatMul(x, v) {body} y = MatMul(z, h) }}",
+        opset=23,
+        g=np.array([1.5, -2.25, 3.5, 1.0, 2.75, -1.25]),
+        t=np.array(0.0),
+        last=np.array([3]),
+    )
+    with pytest.raises(NothingToGrowError, match=why):
+        widen(model, factor=1.5)
+    assert deviation(model, widen(model, factor=2, scheme="copy")) < 1e-9
+
+
+def test_a_weight_that_makes_the_channels_and_transposed_reads_them() -> None:
+    """What is normalised is mixed from the columns; the rows of the transpose leave the new channels out."""
+    body = """a = MatMul(x, v) q = MatMul(a, w) n = LayerNormalization(q, g) t = Transpose(w) r = MatMul(a, t) e = Add(n, r)
+        y = MatMul(e, h)"""
+    weights = "double[4, 6] v, double[6, 6] w, double[6] g, double[6, 3] h"
+    model = build(f"(double[2, 3, 4] x) => (double[2, 3, 3] y) <{weights}> {{ {body} }}")
+    assert deviation(model, widen(model, factor=1.5)) < 1e-9

@@ -276,9 +276,13 @@ class _Pad:
     def _hand_back(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
         """Demand of a node's operands what makes its result as demanded."""
         op, zero = proto.op_type, not mixture.any()
-        if op in _LINEAR and op != "Expand" and self._position(index, 0) is None:
+        linear = self._is_linear(proto)
+        if linear and op != "Expand" and self._position(index, 0) is None:
             raise NotLinear(f"{self._label(index)} picks what each of its channels is")
-        if op in _LINEAR or (zero and op in (*_ZERO_AT_ZERO, "Pow", "MaxPool") and len(proto.input) <= 2):
+        keeps_zero = op in (*_ZERO_AT_ZERO, "Cast", "MaxPool") or (
+            op == "Pow" and self._is_positive(proto.input[1])
+        )
+        if linear or (zero and keeps_zero and len(proto.input) <= 2):
             self._give(index, 0, mixture)
         elif zero and op == "Sub" and self._mean_of(proto.input[1]) == proto.input[0]:
             self._give(index, 0, self.mean)
@@ -344,7 +348,8 @@ class _Pad:
         left, right = (len(self.analysis.input_dims(index, i) or ()) for i in (0, 1))
         match proto.op_type:
             case "MatMul":
-                return [(1, right - 1)] * (right > 1) + [(0, d) for d in range(max(left - 1, 0))]
+                batch = [(1, d) for d in range(right - 2)]
+                return batch + [(1, right - 1)] * (right > 1) + [(0, d) for d in range(max(left - 1, 0))]
             case "Gemm":
                 return [
                     (1, 0 if _attribute(proto, "transB", 0) else 1),
@@ -495,7 +500,7 @@ class _Pad:
         op, first = proto.op_type, next(iter(given))
         known = [i for i, name in enumerate(proto.input) if i not in given and name and self._is_known(name)]
         f = given[first]
-        if op in (*_LINEAR, "Abs", "Relu") and first == 0:
+        if (self._is_linear(proto) or op in ("Abs", "Relu")) and first == 0:
             return f
         if op == "Sqrt":
             return sqrt(f)
@@ -534,7 +539,7 @@ class _Pad:
         if producer is None or len(self.topology.consumers[name]) > 1 or not self._is_known(name):
             return False
         proto = self.topology.proto(producer)
-        if proto.op_type in _MOVES:
+        if self._is_move(proto):
             return self._take(producer, 0, factor)
         if proto.op_type in ("Add", "Sub"):
             if not all(self._take(producer, k, factor) for k in (0, 1)):
@@ -593,7 +598,7 @@ class _Pad:
         while (producer := self.topology.producers.get(name)) is not None:
             if self._averages(producer):
                 return producer
-            if self.topology.proto(producer).op_type not in _MOVES:
+            if not self._is_move(self.topology.proto(producer)):
                 return None
             name = self.topology.proto(producer).input[0]
         return None
@@ -608,6 +613,19 @@ class _Pad:
             exponent = self._value(proto.input[1])
             return str(proto.input[0]) if exponent is not None and bool((exponent == 2).all()) else None
         return str(proto.input[0]) if proto.op_type == "Mul" and proto.input[0] == proto.input[1] else None
+
+    def _is_linear(self, proto: NodeProto) -> bool:
+        return proto.op_type in _LINEAR and (proto.op_type != "Cast" or self._is_move(proto))
+
+    def _is_move(self, proto: NodeProto) -> bool:
+        """Whether a node only moves values, as a cast to or from integers does not: it cuts off what is behind the point."""
+        types = [self.analysis.shapes.dtype.get(name) for name in (*proto.input[:1], *proto.output[:1])]
+        return proto.op_type in _MOVES and (proto.op_type != "Cast" or all(kind in FLOATS for kind in types))
+
+    def _is_positive(self, name: str) -> bool:
+        """Whether all of a constant is, as an exponent must be for the power of zero to be zero."""
+        value = self._value(name)
+        return value is not None and bool((value > 0).all())
 
     def _is_gate(self, name: str) -> bool:
         producer = self.topology.producers.get(name)

@@ -375,7 +375,7 @@ class _Rewrite:
             for d, dim in enumerate(self.analysis.uses[place]):
                 new = new_indices(dim, self.maps, self.fresh - set(leaves(use.summed.get(d, ()))))
                 name = self.analysis.topology.proto(place[0]).input[place[1]]
-                if d not in use.mixes and (name, d) in mixed:
+                if d not in use.mixes and d not in use.shares and (name, d) in mixed:
                     use.mixes[d] = mixed[name, d]  # stays one weight with whoever computes the channels by it
                 elif d not in use.mixes and new.any():
                     use.draws.append(Draw(d, new))
