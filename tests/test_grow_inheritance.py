@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,43 @@ def test_an_optimizer_goes_on_with_the_memory_of_the_teachers(kind: str) -> None
     if kind == "adam":
         assert {int(entry["step"]) for entry in new.state.values()} == {3}
     trained(student, new, 1)  # the state is one that the optimizer takes
+
+
+def test_the_first_step_with_a_grown_state_is_the_teachers_next_step() -> None:
+    """At the teacher's own learning rate, without a warm-up: an empty state spoils the network, a grown one does not."""
+    data = np.load(MODELS / "digits_test.npz")
+    x, y = torch.from_numpy(data["images"][..., None]), torch.from_numpy(data["labels"])
+
+    def loss(network: torch.nn.Module, chosen: slice) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(network(x[chosen]), y[chosen])
+
+    def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, number: int) -> float:
+        optimizer.zero_grad()
+        loss(network, slice(50 * (number % 6), 50 * (number % 6) + 50)).backward()
+        optimizer.step()
+        with torch.no_grad():
+            return float(loss(network, slice(300, 450)))
+
+    network = load(og.load(MODELS / "digits_jax.onnx"), verify=False)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    for number in range(30):
+        step(network, optimizer, number)
+    teacher = og.torch.save(network)
+    state = copy.deepcopy(optimizer.state_dict())
+    with torch.no_grad():
+        start = float(loss(network, slice(300, 450)))
+    wide = og.widen(teacher)
+    after = {"teacher": step(network, optimizer, 30)}
+    for name in ("empty", "grown"):
+        student = load(wide, verify=False)
+        new = torch.optim.Adam(student.parameters(), 1e-3)
+        if name == "grown":
+            grow_optimizer_state(state, student, new, original=teacher, grown=wide)
+        after[name] = step(student, new, 30)
+    assert abs(after["grown"] - after["teacher"]) < 0.2 * abs(after["empty"] - after["teacher"]), (
+        start,
+        after,
+    )
 
 
 def test_a_state_of_another_model_is_refused() -> None:

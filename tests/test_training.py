@@ -203,6 +203,25 @@ def test_a_loss_that_is_not_a_number_keeps_the_last_good_checkpoint(
     assert train(*options, "--resume", "--learning-rate", "1e-5") == 0
 
 
+def test_the_memory_of_the_teachers_optimizer_goes_along(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.export(og.load("teacher.onnx"), "small")
+    assert train("--epochs", "1", folder="small") == 0
+    options = ("--epochs", "1", "--no-check", "--optimizer-state", "small/run/checkpoint.pt")
+    assert train(*options) == 0
+    steps = {
+        int(entry["step"])
+        for entry in torch.load("out/run/checkpoint.pt", weights_only=True)["optimizer"]["state"].values()
+    }
+    assert steps == {2}  # one of the teacher's, of 48 samples, and one more
+    assert train(*options, "--output", "b", folder="small") == 2
+    assert "needs the teacher" in capsys.readouterr().err
+    torch.save({"a": 1}, "no.pt")
+    assert train("--optimizer-state", "no.pt", "--output", "c") == 2
+    assert "no.pt holds no state of an optimizer" in capsys.readouterr().err
+
+
 def test_checkpoints_of_another_model_or_setting_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,7 +245,7 @@ class Bomb:
 def test_nothing_in_a_checkpoint_is_executed(folder: Path) -> None:
     for write in (
         lambda path: torch.save({"setting": Bomb()}, path),
-        lambda path: path.write_bytes(pickle.dumps(Bomb())),
+        lambda path: path.write_bytes(pickle.dumps(Bomb(), 2)),
     ):
         write(Path("evil.pt"))
         with pytest.raises(og.InvalidRequestError, match="no checkpoint that can be read"):

@@ -13,7 +13,7 @@ import torch
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.training.files import replacing
 
-__all__ = ["Checkpoint", "Progress"]
+__all__ = ["Checkpoint", "Progress", "read_optimizer_state"]
 
 FORMAT = 1
 
@@ -60,28 +60,14 @@ class Checkpoint:
 
         Raises InvalidRequestError for a file that is none, or one of another model or other data, saying which.
         """
+        document = _loaded(path)
         try:
-            document = torch.load(path, map_location="cpu", weights_only=True)
             found = document["setting"]
-            checkpoint = cls(
-                found, document["network"], document["optimizer"], Progress(**document["progress"])
-            )
-        except FileNotFoundError:
+            progress = Progress(**document["progress"])
+            checkpoint = cls(found, document["network"], document["optimizer"], progress)
+        except (KeyError, TypeError) as error:
             raise InvalidRequestError(
-                f"there is no checkpoint {path}", hint="start without --resume"
-            ) from None
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            KeyError,
-            TypeError,
-            EOFError,
-            pickle.UnpicklingError,
-        ) as error:
-            raise InvalidRequestError(
-                f"{path} is no checkpoint that can be read: {str(error).strip().splitlines()[0]}",
-                hint="start without --resume",
+                f"{path} is no checkpoint that can be read: {error} is missing", hint="start without --resume"
             ) from error
         for name, value in setting.items():
             if found.get(name) != value:
@@ -90,3 +76,30 @@ class Checkpoint:
                     hint=f"give the {name} it was made with, or start anew with another --output",
                 )
         return checkpoint
+
+
+def read_optimizer_state(path: Path) -> Mapping[str, Any]:
+    """The state of an optimizer in a file: what `torch.save(optimizer.state_dict(), path)` writes, or a checkpoint of `train.py`.
+
+    Nothing in the file is executed. Raises InvalidRequestError for anything else.
+    """
+    document = _loaded(path)
+    state = document.get("optimizer", document) if isinstance(document, dict) else {}
+    if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
+        raise InvalidRequestError(
+            f"{path} holds no state of an optimizer",
+            hint="torch.save(optimizer.state_dict(), FILE) writes one",
+        )
+    return state
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InvalidRequestError(f"there is no checkpoint {path}", hint="start without it") from None
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise InvalidRequestError(
+            f"{path} is no checkpoint that can be read: {str(error).strip().splitlines()[0]}",
+            hint="start without it",
+        ) from error

@@ -30,6 +30,7 @@ from onnx_grow.training.checks import STEPS, check_learning
 from onnx_grow.training.curves import draw, write_table
 from onnx_grow.training.data import Examples, interface
 from onnx_grow.training.files import read_tensors, write_tensors
+from onnx_grow.training.optimizers import grow_optimizer_state
 from onnx_grow.training.processes import Interruption, Processes, interruptible
 from onnx_grow.training.recipe import Recipe
 
@@ -59,7 +60,8 @@ class Task:
 class Training:
     """The training of a model on examples, in some processes; its files go to the folder `output`.
 
-    `teacher` is what it is compared with: the model it grew from or, without one, the model itself as it starts.
+    `teacher` is what it is compared with: the model it grew from or, without one, the model itself as it starts. `memory` is the state
+    of the teacher's optimizer, if that is at hand, which grows with the network.
     """
 
     model: Model
@@ -72,6 +74,7 @@ class Training:
     processes: Processes
     workers: int = 0
     checked: bool = True
+    memory: Mapping[str, Any] | None = None
 
     def run(self, *, resume: bool = False) -> Mapping[str, float]:
         """Train to the end and write the best network as `tuned.safetensors` and `tuned.onnx`; the row of its epoch.
@@ -172,6 +175,10 @@ class Training:
             group.setdefault("initial_lr", group["lr"])
         if self.progress.rows:
             return
+        if self.memory is not None and self.teacher is not None:
+            grow_optimizer_state(
+                self.memory, self.network, self.optimizer, original=self.teacher, grown=self.model
+            )
         start = self._evaluated(self.network)
         teacher = start
         if self.teacher is not None:

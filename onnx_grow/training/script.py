@@ -69,6 +69,7 @@ def _train(
 ) -> None:
     require("torch", "training")
     require("matplotlib", "training")
+    from onnx_grow.training.checkpoints import read_optimizer_state
     from onnx_grow.training.fitting import Interrupted, Task, Training
     from onnx_grow.training.processes import joined
 
@@ -81,6 +82,11 @@ def _train(
         if whole.classes != held_out.classes:
             raise InvalidRequestError(f"{options.data} and {options.test} have folders of other classes")
     teacher = folder / "teacher.onnx"
+    memory = None if options.optimizer_state is None else read_optimizer_state(options.optimizer_state)
+    if memory is not None and not teacher.exists():
+        raise InvalidRequestError(
+            "--optimizer-state needs the teacher whose state that is", hint="export with --teacher ORIGINAL"
+        )
     with joined(options.device) as processes:
         training = Training(
             model,
@@ -93,6 +99,7 @@ def _train(
             processes,
             workers=options.workers,
             checked=not options.no_check,
+            memory=memory,
         )
         try:
             training.run(resume=options.resume)
@@ -123,6 +130,12 @@ def _options(description: str | None, arguments: Sequence[str] | None) -> argpar
     parser.add_argument("--output", metavar="DIR", help="where the results go (run, beside this file)")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in the output folder"
+    )
+    parser.add_argument(
+        "--optimizer-state",
+        type=Path,
+        metavar="FILE",
+        help="what the teacher's optimizer remembers: its state_dict(), or the checkpoint.pt of its training here",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
