@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from graphs import build
 from onnx import TensorProto, numpy_helper
 
 import onnx_grow as og
@@ -87,7 +88,8 @@ def in_onnx_runtime(model: onnx.ModelProto, inputs: list[Any]) -> list[Any] | No
 
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        feed = dict(zip((value.name for value in model.graph.input), inputs, strict=True))
+        fed = [value.name for value in session.get_inputs()]
+        feed = dict(zip(fed, inputs, strict=True))
         return list(flat(session.run(None, feed)))
     except Exception:  # onnxruntime has no common error class; it lacks many types
         return None
@@ -126,6 +128,43 @@ def test_node_tests(operator: str) -> None:
     if refused and not right:
         assert operator not in {name for _, name in TABLE}, refused[0]
         pytest.skip(refused[0])
+
+
+FUSED = {
+    "Gelu": "y = com.microsoft.Gelu(x)",
+    "BiasGelu": "y = com.microsoft.BiasGelu(x, b)",
+    "FastGelu": "y = com.microsoft.FastGelu(x, b)",
+    "QuickGelu": "y = com.microsoft.QuickGelu <alpha = 1.5> (x)",
+    "FusedConv": 'y = com.microsoft.FusedConv <activation = "Relu"> (x, e, f)',
+    "FusedMatMul": "y = com.microsoft.FusedMatMul <alpha = 0.5, transB = 1> (x, w)",
+    "FusedGemm": 'f = Flatten <axis = 2> (x) y = com.microsoft.FusedGemm <activation = "LeakyRelu", activation_alpha = 0.3> (f, w, b)',
+    "SkipLayerNormalization": "y, , , t = com.microsoft.SkipLayerNormalization <epsilon = 0.001> (x, s, b, c, b)",
+    "SkipSimplifiedLayerNormalization": "y = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 0.001> (x, s, b)",
+    "SimplifiedLayerNormalization": "y = SimplifiedLayerNormalization <epsilon = 0.001> (x, b)",
+    "EmbedLayerNormalization": "y, n = com.microsoft.EmbedLayerNormalization <epsilon = 0.001> (i, , v, p, , b, c)",
+    "Attention": "y = com.microsoft.Attention <num_heads = 2, unidirectional = 1> (x, q, d)",
+    "MultiHeadAttention": "y = com.microsoft.MultiHeadAttention <num_heads = 2> (x, s, s, d)",
+    "RotaryEmbedding": "y = com.microsoft.RotaryEmbedding <num_heads = 2> (x, k, ct, st)",
+    "Inverse": "y = com.microsoft.Inverse(w)",
+}
+
+
+@pytest.mark.parametrize("operator", FUSED)
+def test_fused_operators_are_those_of_onnx_runtime(operator: str) -> None:
+    model = build(
+        f"""(float[2, 3, 8] x, float[2, 3, 8] s) => (float[A, B, C] y)
+        <float[8, 8] w, float[8] b, float[8] c, float[8, 24] q, float[24] d, float[5, 8] v, float[3, 8] p, int32[2, 3] i,
+         int64[2, 3] k, float[5, 2] ct, float[5, 2] st, float[4, 3, 3] e, float[4] f> {{ {FUSED[operator]} }}""",
+        i=np.array([[0, 4, 2], [1, 1, 3]], np.int32),
+        k=np.array([[0, 1, 2], [2, 3, 4]]),
+    ).to_proto()
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    x, s = (np.random.default_rng(seed).standard_normal((2, 3, 8)).astype(np.float32) for seed in (1, 2))
+    with torch.no_grad():
+        (found,) = flat(bridge.load(og.load(model), verify=False)(torch.from_numpy(x), torch.from_numpy(s)))
+    (expected,) = in_onnx_runtime(model, [x, s])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_table_names_functions_that_can_be_pickled() -> None:

@@ -91,11 +91,6 @@ def quick_gelu(x: Tensor, *, alpha: float = 1.702) -> Tensor:
     return x * torch.sigmoid(alpha * x)
 
 
-def bias_add(x: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
-    """x + bias + skip."""
-    return x + bias + skip
-
-
 def skip_layer_normalization(
     x: Tensor,
     skip: Tensor,
@@ -141,21 +136,9 @@ def embed_layer_normalization(
     return F.layer_norm(total, total.shape[-1:], scale, shift, epsilon), counts.to(torch.int32), total
 
 
-def bias_softmax(x: Tensor, bias: Tensor, *, axis: int = 1, is_inner_broadcast: int) -> Tensor:
-    """The softmax of a sum, over all dimensions from an axis on."""
-    y = x + bias
-    axis = axis % y.ndim
-    return torch.softmax(y.flatten(axis), -1).reshape(y.shape)
-
-
 def inverse(x: Tensor) -> Tensor:
     """The inverse of matrices."""
     return torch.linalg.inv(x)
-
-
-def complex_mul(a: Tensor, b: Tensor) -> Tensor:
-    """The product of complex numbers whose parts lie side by side."""
-    return torch.view_as_real(torch.view_as_complex(a.contiguous()) * torch.view_as_complex(b.contiguous()))
 
 
 def _activated(y: Tensor, name: str, numbers: Sequence[float]) -> Tensor:
@@ -187,10 +170,7 @@ _ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 
 TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "SimplifiedLayerNormalization"): rms_normalization,
-    ("com.microsoft", "BiasAdd"): bias_add,
     ("com.microsoft", "BiasGelu"): bias_gelu,
-    ("com.microsoft", "BiasSoftmax"): bias_softmax,
-    ("com.microsoft", "ComplexMul"): complex_mul,
     ("com.microsoft", "EmbedLayerNormalization"): embed_layer_normalization,
     ("com.microsoft", "FastGelu"): fast_gelu,
     ("com.microsoft", "FusedConv"): fused_conv,
