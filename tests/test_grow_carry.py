@@ -45,6 +45,9 @@ NOTHING_INSERTED = {
 }
 
 INSERTED = {
+    "integers, which are cut off": """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, int64[1] last = {-1}, double[6, 3] w> {
+        a = MatMul(x, v) b = Tanh(a) s = ReduceSum(b, last) i = Cast<to=7>(s) j = Sign(i) f = Cast<to=11>(j) c = MatMul(b, w)
+        y = Add(c, f) }""",
     "a bend": NORMALISED.replace("b = Div(a, n)", "m = Exp(n) b = Div(a, m)"),
     "a sum with what cannot be scaled": NORMALISED.replace(
         "b = Div(a, n)", "e = Exp(a) l = ReduceMax <axes=[1]> (e) m = Add(n, l) b = Div(a, m)"

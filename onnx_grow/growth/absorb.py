@@ -300,9 +300,10 @@ class Absorption:
     # Backward rules of the operators that do not align operand and result: (node, scale of output 0) -> addends.
 
     def _cast(self, node: int, factors: Factors) -> list[list[Move | None]] | None:
-        """Numbers of fewer bits than the result's would round the scale too much."""
+        """Numbers of fewer bits than the result's would round the scale too much, and integers cut it off."""
         proto = self.analysis.topology.proto(node)
-        return None if self._bits(proto.input[0]) < self._bits(proto.output[0]) else [[(0, factors)]]
+        before, after = self._bits(proto.input[0]), self._bits(proto.output[0])
+        return [[(0, factors)]] if before >= after > 0 else None
 
     def _transpose(self, node: int, factors: Factors) -> list[list[Move | None]]:
         permutation = _permutation(self.analysis.topology.proto(node), factors.ndim)
