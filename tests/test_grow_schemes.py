@@ -91,6 +91,26 @@ def test_where_channels_may_be_fresh(body: str) -> None:
     assert_same(model, grown)
 
 
+NORMED = """(double[2, 4] x) => (double[2, 3] y) <double[4, 6] v, double[6] s, double[6, 5] u, double[5, 3] w> {
+    [a] a = MatMul(x, v) %s n = LayerNormalization(r, s) [b] b = MatMul(n, u) y = MatMul(b, w) }"""
+
+
+def test_under_norms_fresh_channels_are_padded_where_weights_alone_can_do_it() -> None:
+    model = build(NORMED % "r = Neg(a)")
+    grown = widen(model, scheme="fresh")
+    assert [(growth.name, growth.scheme, growth.because) for growth in planned(grown).axes] == [
+        ("a", "pad", ""),
+        ("b", "fresh", ""),
+    ]
+    assert_same(model, grown)
+    assert (grown.weights["u"].array()[6:, :5] != 0).all()  # the norm makes zero of what these read
+    bent = build(NORMED % "r = Relu(a)")
+    mixed = widen(bent, scheme="fresh")
+    assert schemes(mixed) == {"a": "split", "b": "fresh"}
+    assert_same(bent, mixed)
+    assert schemes(widen(bent, scheme="pad")) == {"a": "pad", "b": "split"}  # with nodes before the norm
+
+
 def test_of_two_computed_tensors_one_side_is_zero_and_the_other_random() -> None:
     model = build(SCORES)
     grown = widen(model, kind="head_dim", scheme="fresh")

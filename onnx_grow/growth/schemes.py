@@ -6,8 +6,9 @@
                           (and of what is not, where nodes may be put before the norm)
 
 A fresh channel leaves every sum as it is: 0 x = 0 for every finite x. Nobody else may look at it: no statistics, no maximum, no
-softmax over the channels, nothing that would make it infinite. What the rules say of an axis decides (`Axis.copied`); whether each
-sum over it has a weight shows when the model is rewritten.
+softmax over the channels, nothing that would make it infinite. Under norms that padding suits, padded channels are what fresh ones are
+elsewhere: the norm does not notice them, and those that read them have random weights for them. What the rules say of an axis decides
+(`Axis.copied`); whether each sum over it has a weight shows when the model is rewritten.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def _assigned(
         because = f"{next(iter(axis.statistics))} takes statistics over it, and {growth.new_size} is no multiple of {growth.size}"
         return replace(growth, scheme="pad", because="" if scheme == "pad" else because)
     why_not = refusal
+    if scheme == "fresh" and axis.uniform and not (refusal or unpaddable(analysis, axis, growth.new_size)):
+        return replace(growth, scheme="pad")
     if scheme == "fresh":
         why_not = next(iter(axis.copied), refusal)
     elif scheme == "pad":

@@ -90,7 +90,8 @@ def widen(
     grow in whole factors only stay behind it where they must, and the others use what they leave.
     `scheme` is how copies share what they are summed to: "split" at random, element by element, exactly (default); "copy" equally;
     "noise" equally, with relative noise of standard deviation `noise` on what the copies receive, which changes the function by about
-    that much; "fresh" makes no copies but random channels that feed nothing yet, where that keeps the function, else splits;
+    that much; "fresh" makes no copies but random channels that feed nothing yet, and under norms
+    those of "pad", where that keeps the function, else splits;
     "pad" gives axes under norms channels that leave the statistics as they are, as any scheme does where such an axis grows to no
     multiple of its size.
     `seed` decides every draw. `shapes` fixes input shapes that the file leaves open, for the analysis.
@@ -219,8 +220,8 @@ class _Settlement:
     def _leave_out(self, table: AxisTable, plan: WidenPlan, refusal: Refusal) -> None:
         growing = {table.axes[growth.name]: growth.name for growth in plan.axes}
         blamed = [axis for axis in growing if axis in refusal.axes] or list(growing)
-        fresh = {growth.name for growth in plan.axes if growth.scheme == "fresh"}
-        if retried := [growing[axis] for axis in blamed if growing[axis] in fresh]:
+        fresh = {growth.name for growth in plan.axes if plan.scheme == "fresh" and growth.scheme != "split"}
+        if retried := [growing[axis] for axis in blamed if growing[axis] in fresh - self.copied.keys()]:
             self.copied |= dict.fromkeys(retried, refusal.reason)
             return
         for axis in blamed:  # in the plan's order, which makes the same bytes of the same model

@@ -1,0 +1,201 @@
+"""Which runs there are, and how one is made: the teacher, its growth, the start and the training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from networks import TASKS, Task
+from starts import Values, grown, initial, random_layers, random_pad, weights
+from training import Settings, train
+
+import onnx_grow as og
+import onnx_grow.torch
+
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
+FIRST = {"sgd": 0.03, "adam": 0.003}
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run; its fields are its key in the results.
+
+    `start` is a scheme of growth, or one of "random", "random pad: S" and "random layers: S", which train the architecture that the
+    scheme S leads to. `steps` is a part of the task's steps.
+    """
+
+    task: str
+    optimizer: str
+    teacher: str
+    growth: str
+    start: str
+    rate: float
+    seed: int
+    steps: float = 1.0
+    warmup: float = 0.05
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the experiment: one growth, from all starts, of all tasks, with all optimizers and teachers."""
+
+    growth: str
+    starts: Sequence[str]
+    tasks: Sequence[str] = ("mlp", "conv", "transformer", "resnet")
+    optimizers: Sequence[str] = ("adam",)
+    teachers: Sequence[str] = ("strong",)
+    steps: float = 1.0
+
+
+_WIDER = ("random: split", "random pad: split", "fresh", "split")
+_DEEPER = ("random: default", "random layers: default", "default")
+_SMALL = ("mlp", "conv", "transformer")
+
+PARTS = {
+    "wider": Part("wider x2", _WIDER),
+    "wider, weak": Part("wider x2", _WIDER, teachers=("weak",)),
+    "wider, SGD": Part("wider x2", _WIDER, ("mlp", "conv", "resnet"), ("sgd",), ("strong", "weak")),
+    "deeper": Part("deeper", _DEEPER),
+    "half": Part("wider x2", ("fresh",), steps=0.5),
+    "longer": Part("wider x2", ("random: split",), steps=1.5),
+    "wider, paper": Part("wider x2", ("copy", "noise"), _SMALL),
+    "deeper, weak": Part("deeper", _DEEPER, _SMALL, teachers=("weak",)),
+    "wider x4": Part(
+        "wider x4",
+        ("random: split", "random pad: split", "fresh", "split"),
+        _SMALL,
+        teachers=("strong", "weak"),
+    ),
+    "deeper, SGD": Part("deeper", _DEEPER, ("mlp", "conv", "resnet"), ("sgd",)),
+    "both": Part("both", ("random: fresh + default", "fresh + default"), _SMALL),
+    "deeper, half": Part("deeper", ("default",), steps=0.5),
+    "branches": Part(
+        "deeper",
+        ("random: residual-new", "random layers: residual-new", "residual-new"),
+        ("mlp", "conv", "resnet"),
+    ),
+    "gates": Part(
+        "deeper", ("random: parametric", "random layers: parametric", "parametric"), ("transformer",)
+    ),
+    "any size": Part("wider x1.5", ("random: fresh", "random pad: fresh", "fresh"), ("transformer",)),
+}
+"""What is compared, by priority. For parts of other lengths the learning rates are those found for the whole length."""
+
+
+class Bench:
+    """Makes runs, and keeps their results in a file: what is there already is not done again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / "runs.jsonl"
+        self.results: dict[Run, dict[str, Any]] = {}
+        if self.file.exists():
+            for line in self.file.read_text().splitlines():
+                entry = json.loads(line)
+                self.results[Run(**entry["run"])] = entry
+
+    def compare(self, part: Part) -> None:
+        """Make the runs of a part; a growth that a network does not admit is left out."""
+        for task, start, optimizer in product(part.tasks, part.starts, part.optimizers):
+            for teacher in ("any",) if start.startswith("random: ") else part.teachers:
+                run = Run(task, optimizer, teacher, part.growth, start, 0.0, 0)
+                try:
+                    best = self.best(run)
+                    for seed in SEEDS:
+                        self.result(replace(best, seed=seed, steps=part.steps))
+                except og.NothingToGrowError as reason:
+                    print(f"{task}, {part.growth} by {start}: {reason}", flush=True)
+
+    def result(self, run: Run) -> dict[str, Any]:
+        """The result of a run, from the file or made now."""
+        if run not in self.results:
+            entry = {"run": asdict(run), **self._make(run)}
+            with self.file.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+            self.results[run] = entry
+            print(_line(entry), flush=True)
+        return self.results[run]
+
+    def best(self, run: Run) -> Run:
+        """The same run at the learning rate at which seed 0 ends best: up the grid from its middle, else down, while that helps."""
+        start = RATES.index(FIRST[run.optimizer])
+        up = self._climbed(run, start, 1)
+        return replace(run, rate=RATES[up if up > start else self._climbed(run, start, -1)])
+
+    def _climbed(self, run: Run, k: int, way: int) -> int:
+        while 0 <= k + way < len(RATES) and self._score(run, k + way) < self._score(run, k):
+            k += way
+        return k
+
+    def _score(self, run: Run, k: int) -> float:
+        return final(self.result(replace(run, rate=RATES[k], seed=0)))
+
+    def teacher(self, task: Task, optimizer: str, strength: str, seed: int) -> og.Model:
+        """A trained teacher; its learning rate is searched like everybody's."""
+        path = self.folder / f"{task.name}-{optimizer}-{strength}-{seed}.onnx"
+        if not path.exists():
+            run = Run(task.name, optimizer, "strong", "none", "random", 0.0, seed)
+            rate = self.best(run).rate
+            architecture = task.architecture()
+            settings = Settings(
+                optimizer, rate, task.weak if strength == "weak" else task.steps, task.batch, seed
+            )
+            outcome = train(architecture, task.data(), settings, initial(architecture, seed))
+            og.save(onnx_grow.torch.save(outcome.module, architecture), path)
+        return og.load(path)
+
+    def _make(self, run: Run) -> dict[str, Any]:
+        task = TASKS[run.task]
+        data = task.data()
+        settings = Settings(
+            run.optimizer,
+            run.rate,
+            round(run.steps * task.steps),
+            task.batch,
+            run.seed,
+            run.warmup,
+            run.constant,
+        )
+        if run.growth == "none":
+            model = task.architecture()
+            return self._trained(model, data, settings, initial(model, run.seed), None)
+        teacher = self.teacher(task, run.optimizer, run.teacher if run.teacher != "any" else "weak", run.seed)
+        baseline, _, scheme = run.start.partition(": ")
+        model = grown(teacher, run.growth, scheme or baseline, data.inputs[:256].numpy(), run.seed)
+        values: Values = {}
+        if baseline == "random":
+            values = initial(model, run.seed + 1000)
+        elif baseline == "random pad":
+            values = random_pad(teacher, model, run.seed + 1000)
+        elif baseline == "random layers":
+            values = random_layers(teacher, model, run.seed + 1000)
+        shapes = {name: value.shape for name, value in weights(teacher).items()}
+        return self._trained(model, data, settings, values, None if scheme else shapes)
+
+    def _trained(
+        self, model: og.Model, data: Any, settings: Settings, values: Values, shapes: Any
+    ) -> dict[str, Any]:
+        outcome = train(model, data, settings, values, shapes)
+        return {**outcome.figures(), "parameters": model.parameters, "macs": og.inspect(model).macs}
+
+
+def final(entry: Mapping[str, Any]) -> float:
+    """What learning rates are chosen by: the loss on the evaluation data at the end. It is less noisy than the accuracy."""
+    loss = entry["curve"][-1][1]
+    return float(loss) if np.isfinite(loss) else float("inf")
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    run, end = entry["run"], entry["curve"][-1]
+    what = " ".join(
+        str(run[key]) for key in ("task", "optimizer", "teacher", "growth", "start", "rate", "seed")
+    )
+    return f"{what}: loss {end[1]:.4f}, accuracy {end[2]:.4f}, {entry['seconds']} s"
