@@ -238,7 +238,7 @@ def test_random_networks_keep_their_function_to_the_last_bit(block: int) -> None
         every = [None, 1, 2][seed % 3]
         for scheme in ("identity", "residual-copy", None):
             try:
-                plan = plan_deepen(model, scheme=scheme, every=every, after=["*"] if seed % 4 == 3 else ())  # type: ignore[arg-type]
+                plan = plan_deepen(model, scheme=scheme, every=every, after=["*"] if seed % 4 == 3 else None)  # type: ignore[arg-type]
             except NothingToGrowError:
                 continue
             deep = apply_deepen(model, DeepenPlan.from_json(plan.to_json()))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from graphs import assert_same, between, build, planned
 
-from onnx_grow.axes.table import KINDS
+from onnx_grow.axes.table import KINDS, tabulate
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
-from onnx_grow.growth.plan import AxisGrowth, WidenPlan
+from onnx_grow.growth.plan import AxisGrowth, Request, WidenPlan, check_request, solve
 from onnx_grow.growth.rewrite import draw_map
-from onnx_grow.growth.widening import apply_widen, inspect, plan_widen, widen
+from onnx_grow.growth.widening import analyse, apply_widen, inspect, plan_widen, widen
 from onnx_grow.model import Model
 
 CHAIN = """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] t, double[6, 5] u, double[5, 3] w> {
@@ -349,3 +349,13 @@ def test_a_factor_beside_widths_is_for_what_only_selects() -> None:
     with pytest.raises(InvalidRequestError, match="nothing for a factor"):
         plan(CHAIN, widths={"enc_in": 7}, factor=3)
     assert sizes(plan(CHAIN, widths={"enc_in": 7}, only="enc_out", factor=3)) == {"enc_in": 7, "enc_out": 15}
+
+
+def test_names_are_checked_before_what_stays_is_known() -> None:
+    """An axis of one channel that turns out to stay is no longer listed, and was named rightly all the same."""
+    analysis = analyse(build(CHAIN), None)
+    table = tabulate(analysis)
+    with pytest.raises(InvalidRequestError, match="no axis is called 'gone'"):
+        check_request(table, Request(only=("gone", "enc_out")))
+    growths, _ = solve(analysis, table, Request(only=("gone", "enc_out")))
+    assert [growth.name for growth in growths] == ["enc_out"]

@@ -181,6 +181,19 @@ class Request:
         return self.to_params is not None or self.to_macs is not None
 
 
+def check_request(table: AxisTable, request: Request) -> None:
+    """Raise InvalidRequestError for what cannot be asked of any model, and for names that match no axis of a table."""
+    request.check()
+    for glob in (*(request.only or ()), *(request.widths or ())):
+        if not any(_matches(table, row, glob) for row in table):
+            names = [name for row in table for name in (row.name, *row.writers)]
+            close = get_close_matches(glob, names, 1)
+            raise InvalidRequestError(
+                f"no axis is called {glob!r}",
+                hint=f"did you mean {close[0]!r}?" if close else "onnx-grow inspect lists them",
+            )
+
+
 def solve(
     analysis: Analysis, table: AxisTable, request: Request, *, inserting: bool = False
 ) -> tuple[tuple[AxisGrowth, ...], tuple[tuple[str, str], ...]]:
@@ -188,9 +201,8 @@ def solve(
 
     Norms are padded with new nodes before them only if `inserting`.
 
-    Raises InvalidRequestError for names that match nothing, NothingToGrowError when nothing is left.
+    Raises InvalidRequestError for sizes that no axis can have, NothingToGrowError when nothing is left.
     """
-    request.check()
     sizes, asked, skipped = _select(analysis, table, request)
     names = {table.axes[name]: name for name in sizes}
     wanted = {table.axes[name]: size for name, size in sizes.items()}
@@ -308,14 +320,6 @@ def _select(
     analysis: Analysis, table: AxisTable, request: Request
 ) -> tuple[dict[str, int], list[AxisInfo], dict[str, str]]:
     only, widths = request.only or (), request.widths or {}
-    for glob in (*only, *widths):
-        if not any(_matches(table, row, glob) for row in table):
-            names = [name for row in table for name in (row.name, *row.writers)]
-            close = get_close_matches(glob, names, 1)
-            raise InvalidRequestError(
-                f"no axis is called {glob!r}",
-                hint=f"did you mean {close[0]!r}?" if close else "onnx-grow inspect lists them",
-            )
     tied = _tied(analysis) if request.is_budget else frozenset()
     sizes: dict[str, int] = {}
     asked: list[AxisInfo] = []

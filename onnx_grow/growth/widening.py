@@ -10,7 +10,7 @@ from onnx_grow.axes.table import KINDS, AxisTable, tabulate
 from onnx_grow.errors import NothingToGrowError
 from onnx_grow.growth.budget import Budget, Footprint, amount
 from onnx_grow.growth.constants import Refusal
-from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, check, fit, solve
+from onnx_grow.growth.plan import DEFAULT_KINDS, Request, Scheme, WidenPlan, check, check_request, fit, solve
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.rewrite import footprint, rewrite
 from onnx_grow.growth.schemes import assigned
@@ -177,6 +177,9 @@ class _Settlement:
 
     def reached(self, model: Model) -> tuple[WidenPlan, Model]:
         """The plan, and what it makes of the model."""
+        check_request(
+            tabulate(self.analysis), self.request
+        )  # once: an axis of one channel that is refused is no longer listed
         while True:
             table = tabulate(self.analysis)
             growths, skipped = solve(self.analysis, table, self.request, inserting=self.empty.scheme == "pad")
