@@ -305,3 +305,14 @@ def test_the_length_of_a_part_of_an_open_dimension_varies() -> None:
         f = Cast<to = 11>(n) b = MatMul(cut, w) y = Div(b, f) }"""
     with pytest.raises(NothingToGrowError, match="from sizes that vary"):
         widen(build(text), widths={"a": 9})
+
+
+def test_a_rank_that_an_open_dimension_decides() -> None:
+    """Where T is 1, the Squeeze leaves one dimension only, and the Split has no second one: other sizes are looked at then."""
+    model = build(
+        """(double[1, T, 8] x) => (double[T, 2] y, double[T, 2] z)
+        <double[8, 4] a, double[4, 4] w, int64[2] parts = {1, 3}, double[3, 2] b, double[1, 2] c> {
+        t = MatMul(x, a) n = Size(t) f = Cast <to=11> (n) d = Div(t, f) h = MatMul(d, w) q = Squeeze(h)
+        u, v = Split <axis=1> (q, parts) y = MatMul(v, b) z = MatMul(u, c) }"""
+    )
+    assert_same(model, widen(model, factor=2))

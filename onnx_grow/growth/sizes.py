@@ -370,7 +370,10 @@ class Sizes:
             name: tuple(1 if k in here.dynamic.get(name, ()) else n for k, n in enumerate(shape))
             for name, shape in here.inputs.items()
         }
-        found = infer(self.analysis.model, ones)
+        try:
+            found = infer(self.analysis.model, ones)
+        except InvalidModelError:  # a Squeeze without axes may leave too few dimensions then
+            return None
         return None if found.problems else found
 
     def _growing(self, dims: Iterable[Dim]) -> list[Axis]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import MappingProxyType
 
+from onnx_grow.errors import InvalidModelError
 from onnx_grow.model import Model, nested
 from onnx_grow.shapes import observation, types
 from onnx_grow.shapes.jumps import jumps, may_jump
@@ -76,13 +77,22 @@ def _fitting(
     """The candidates that meet no problem; if every one does, the first of those that get furthest."""
     best: tuple[Sizes, Walk] | None = None
     fewest = 0
+    refused: InvalidModelError | None = None
     for sizes in candidates(model, inputs):
-        walk = Walk.over(graph, sizes, {})
+        try:
+            walk = Walk.over(graph, sizes, {})
+        except (
+            InvalidModelError
+        ) as error:  # other sizes may do: a Squeeze without axes leaves more dimensions then
+            refused = refused or error
+            continue
         if not walk.problems:
             yield sizes, walk
         misses = len(walk.problems) and len(walk.problems) + len(walk.missing())
         if best is None or misses < fewest:
             best, fewest = (sizes, walk), misses
+    if best is None and refused is not None:
+        raise refused
     if best is not None and fewest:
         yield best
 
