@@ -115,20 +115,28 @@ class Absorption:
 
     def _search(self, asked: Asked, waiting: Asked, below: int) -> Asked | None:
         """Move scales back through the last node before `below` whose result is to be scaled, and on from there."""
-        self._steps -= 1
-        if self._steps < 0:
-            return None
-        names = {self._name(place) for place in asked} - self.analysis.constants
-        producers = [self.analysis.topology.producers[name] for name in names]
-        node = max((producer for producer in producers if producer < below), default=None)
-        if node is None:
-            return asked
+        stack: list[Iterator[tuple[Asked, int]]] = [iter([(asked, below)])]
+        while stack:
+            if (state := next(stack[-1], None)) is None:
+                stack.pop()
+                continue
+            self._steps -= 1
+            if self._steps < 0:
+                return None
+            asked, below = state
+            names = {self._name(place) for place in asked} - self.analysis.constants
+            producers = [self.analysis.topology.producers[name] for name in names]
+            node = max((producer for producer in producers if producer < below), default=None)
+            if node is None:
+                return asked
+            stack.append(self._moved(node, asked, waiting))
+        return None
+
+    def _moved(self, node: int, asked: Asked, waiting: Asked) -> Iterator[tuple[Asked, int]]:
+        """What is asked once scales moved back through a node, for every way that its inputs accept."""
         for more in self._ways(node, asked, waiting):
             if all(self._accepts(place, factors) for place, factors in more.items()):
-                found = self._search({**asked, **more}, waiting, node)
-                if found is not None:
-                    return found
-        return None
+                yield {**asked, **more}, node
 
     def _name(self, place: Place) -> str:
         name: str = self.analysis.topology.proto(place[0]).input[place[1]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -177,23 +176,32 @@ class _Rewrite:
                 }
                 waiting[contraction] = places
         ahead = self._cancelling(waiting)
-        while waiting.keys() - ahead:
-            contraction = next(each for each in waiting if each not in ahead)
+        summing: dict[int, list[Contraction]] = {}
+        for contraction in waiting:
+            summing.setdefault(contraction.node, []).append(contraction)
+        able: dict[Place, Factors] = {}  # the places of those that are not ahead and alone at their node
+        for contraction in waiting.keys() - ahead:
+            if len(summing[contraction.node]) == 1:
+                able |= waiting[contraction]
+        for contraction in [each for each in waiting if each not in ahead]:
+            if contraction not in waiting:  # settled together with an earlier one
+                continue
             places = waiting.pop(contraction)
-            count = Counter(other.node for other in (contraction, *waiting))
-            able = {
-                other: each
-                for other, each in waiting.items()
-                if count[other.node] == 1 and other not in ahead
-            }
-            taken = self._taken(places, {place: each[place] for each in able.values() for place in each})
+            for place in places:
+                able.pop(place, None)
+            taken = self._taken(places, able)
             if taken is None:
                 waiting[contraction] = places
                 ahead.add(contraction)
                 continue
             self._rescale(taken)
-            settled = {other for other, each in able.items() if each.keys() & taken.keys()}
-            waiting = {other: each for other, each in waiting.items() if other not in settled}
+            for node in {place[0] for place in taken if place in able}:
+                for place in waiting.pop(summing[node].pop()):
+                    del able[place]
+            remaining = summing[contraction.node]
+            remaining.remove(contraction)
+            if len(remaining) == 1 and remaining[0] not in ahead:
+                able |= waiting[remaining[0]]
         self._carry(waiting)
 
     def _refuse_fresh(self, contraction: Contraction) -> None:

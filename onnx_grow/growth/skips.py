@@ -388,27 +388,40 @@ _NOT_TRAINED = frozenset(
 
 def _periods(row: list[Skip]) -> Iterator[tuple[Skip, ...]]:
     """One period after the other; the period is the one that repeats over most of the end of the row, or over all of it."""
-    signatures = [skip.signature for skip in row]
-    spans = {period: _span(signatures, period) for period in range(1, (len(row) + 1) // 2 + 1)}
-    fitting = {p: span for p, span in spans.items() if span >= 2 * p or (span == len(row) and span > p)}
-    if not fitting:
-        yield from _pairs(row)
-        return
-    period = max(fitting, key=lambda p: (fitting[p], -p))
-    start = (
-        len(row) - fitting[period] + fitting[period] % period
-    )  # a row that starts amid a layer ends with a whole one
-    yield from _periods(row[:start]) if start else ()
-    for first in range(start, len(row), period):
-        yield tuple(row[first : first + period])
+    groups: list[list[tuple[Skip, ...]]] = []  # the last first
+    while row:
+        spans = _spans([skip.signature for skip in row])
+        fitting = {p: span for p, span in spans.items() if span >= 2 * p or (span == len(row) and span > p)}
+        if not fitting:
+            groups.append(list(_pairs(row)))
+            break
+        period = max(fitting, key=lambda p: (fitting[p], -p))
+        span = fitting[period]
+        start = len(row) - span + span % period  # a row that starts amid a layer ends with a whole one
+        groups.append([tuple(row[first : first + period]) for first in range(start, len(row), period)])
+        row = row[:start]
+    return (group for part in reversed(groups) for group in part)
 
 
-def _span(signatures: list[tuple[tuple[int, ...], ...]], period: int) -> int:
-    """The length of the end of a list that repeats with a period."""
-    span = period
-    while span < len(signatures) and signatures[-span - 1] == signatures[-span - 1 + period]:
-        span += 1
-    return span
+def _spans(signatures: list[tuple[tuple[int, ...], ...]]) -> dict[int, int]:
+    """For every period up to half of a list, rounded up: the length of the end of the list that repeats with it.
+
+    It is the period and the longest common prefix of the reversed list and of what follows the period there: the Z function, which takes
+    linear time (Gusfield, Algorithms on Strings, Trees and Sequences, 1997, section 1.3).
+    """
+    back = signatures[::-1]
+    common = [0] * len(back)
+    left = right = 0  # the match that reaches the furthest
+    for at in range(1, len(back)):
+        length = min(right - at, common[at - left]) if at < right else 0
+        while at + length < len(back) and back[length] == back[at + length]:
+            length += 1
+        common[at] = length
+        if at + length > right:
+            left, right = at, at + length
+    return {
+        period: period + common[period] for period in range(1, (len(back) + 1) // 2 + 1) if period < len(back)
+    }
 
 
 def _pairs(row: list[Skip]) -> Iterator[tuple[Skip, ...]]:
