@@ -263,6 +263,18 @@ DATA = {
     "lengths": ({"labels": np.zeros(59, int)}, "'x' has 60 samples, and 'labels' 59"),
     "NaN": ({"x": np.full((60, 6), np.nan, np.float32)}, "holds values that are not finite"),
     "text": ({"x": np.full((60, 6), "a")}, "'x' is <U1, the network takes float32"),
+    "names of classes": (
+        {"labels": np.full(60, "a")},
+        r"'labels' is text.*np\.unique\(labels, return_inverse",
+    ),
+    "name of the array": (
+        {"x": None, "pixels": np.zeros((60, 2, 3), np.float32)},
+        r"'pixels' has shape \[60, 2, 3\].*pixels\.reshape\(-1, 6\)",
+    ),
+    "one NaN": (
+        {"x": np.where(np.arange(360) == 20, np.nan, 0).reshape(60, 6).astype(np.float32)},
+        "in 1 of 60 samples.*sample 3",
+    ),
 }
 
 
@@ -272,6 +284,76 @@ def test_data_that_do_not_fit_are_refused(folder: Path, change: dict[str, np.nda
     np.savez("wrong.npz", **arrays)
     with pytest.raises(og.InvalidRequestError, match=message):
         training.read_examples("wrong.npz", og.load("grown.onnx"))
+
+
+LABELS = {
+    "one-hot": (
+        np.eye(3)[np.arange(60) % 3],
+        r"accuracy of train\.py cannot take labels of shape \[n, 3\]",
+        "labels.argmax(1)",
+    ),
+    "column": ((np.arange(60) % 3)[:, None], "loss of train.py cannot take labels", "labels.reshape(-1)"),
+    "fractions": (np.arange(60) % 3.0, "loss of train.py cannot take labels", "labels.astype(int)"),
+}
+
+
+@pytest.mark.parametrize(("labels", "message", "hint"), LABELS.values(), ids=LABELS)
+def test_labels_that_the_loss_cannot_take(
+    folder: Path, capsys: pytest.CaptureFixture[str], labels: np.ndarray, message: str, hint: str
+) -> None:
+    np.savez("data.npz", x=samples()["x"], labels=labels)
+    assert train("--epochs", "1") == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    assert hint in said
+
+
+def test_data_that_the_teacher_does_not_know_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The very data are silent; on another scale, or with classes in another order, a warning says so."""
+    data = samples(300)
+    np.savez("data.npz", **data)
+    training.export(og.load("teacher.onnx"), "small")
+    assert train("--epochs", "20", "--learning-rate", "0.02", "--no-check", folder="small") == 0
+    training.export(og.load("small/run/tuned.onnx"), "known")
+    capsys.readouterr()
+    for number, (x, labels, warned) in enumerate(
+        (
+            (data["x"], data["labels"], False),
+            (data["x"] * -30 + 100, data["labels"], True),
+            (data["x"], (data["labels"] + 1) % 3, True),
+        )
+    ):
+        np.savez("data.npz", x=x, labels=labels)
+        assert train("--epochs", "1", "--no-check", "--output", f"run{number}", folder="known") == 0
+        said = capsys.readouterr().out
+        assert ("does hardly better on data.npz than one answer for all samples" in said) == warned, said
+        assert ("Here 'x' is from" in said) == warned
+
+
+def test_what_is_left_of_a_schedule_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--epochs", "2", "--no-check") == 0
+    assert "note" not in capsys.readouterr().out
+    assert train("--epochs", "2", "--resume") == 0
+    assert "all 2 epochs are done already: a larger --epochs goes on" in capsys.readouterr().out
+    assert train("--epochs", "3", "--resume") == 0
+    assert "had ended, with its schedule, after 2 epochs" in capsys.readouterr().out
+
+
+def test_a_batch_that_the_file_fixes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    og.save(build(MLP.replace("N,", "1,")), "one.onnx")
+    result = run("export", "one.onnx", "-o", "out")
+    assert "fixed at 1 in the file" in result.output
+    assert "fixes the batch at 1" in Path("out/recipe.yaml").read_text()
+    np.savez("data.npz", **samples())
+    assert train("--epochs", "1", "--no-check") == 0
+    assert (
+        "note: the file fixes the batch at 1: there are 1 samples in a step, not" in capsys.readouterr().out
+    )
 
 
 def test_files_that_are_no_data_are_refused(folder: Path) -> None:
@@ -372,6 +454,9 @@ def test_an_export_is_whole_or_not_there(folder: Path) -> None:
     assert run("export", "grown.onnx", "-o", "third", "--learn", "nothing").exit_code == 2
     og.save(og.widen(og.load("teacher.onnx"), factor=3), "other.onnx")
     assert run("export", "grown.onnx", "-o", "third", "--teacher", "other.onnx").exit_code == 2
+    wrong = run("export", "grown.onnx", "-o", "third", "--teacher", str(ROOT / "models" / "digits_mlp.onnx"))
+    assert wrong.exit_code == 2
+    assert "the teacher is not what the model grew from: input 'x' is missing in the teacher" in wrong.stderr
     assert not Path("third").exists()
     assert not list(Path().glob(".onnx-grow-*"))
     assert (
@@ -407,6 +492,20 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, change, message: str)
     with pytest.raises(og.InvalidRequestError, match=message):
         training.tuned(og.load("grown.onnx"), {name: tensor.numpy() for name, tensor in state.items()})
     assert not Path("grown-tuned.onnx").exists()
+
+
+def test_files_of_weights_that_cannot_be_read_say_why(folder: Path) -> None:
+    half = Path("out/weights.safetensors").read_bytes()[:100]
+    Path("half.safetensors").write_bytes(half)
+    Path("weights.pt").write_bytes(half)
+    for name, message in (
+        ("nothere.safetensors", "nothere.safetensors does not exist\n"),
+        ("half.safetensors", "hint: it may be incomplete"),
+        ("weights.pt", "hint: weights are taken from .safetensors files only"),
+    ):
+        result = run("import", "grown.onnx", name)
+        assert result.exit_code == 2
+        assert message in result.stderr
 
 
 def test_weights_whose_results_are_infinite_are_refused(folder: Path) -> None:

@@ -16,7 +16,12 @@ def check_room(nbytes: int, folder: Path, *, less: str) -> None:
 
     Neither writing nor verifying it takes as much memory.
     """
-    free = shutil.disk_usage(folder).free
+    disk = shutil.disk_usage(folder)
+    free = disk.free
+    if not disk.total:  # a file system of the kernel, which has no room to speak of
+        raise OutputError(
+            f"files cannot be made in {folder.absolute()}", hint="choose another folder with -o"
+        )
     if nbytes > free:
         raise OutputError(
             f"the grown model would take {size(nbytes)}, and there are {size(free)} left in {folder.absolute()}",

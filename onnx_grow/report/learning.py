@@ -51,6 +51,8 @@ class Exported:
         from rich.console import Group
         from rich.text import Text
 
+        from onnx_grow.training.data import interface
+
         lines = [("parameters", count(self.model.parameters))]
         if self.files:
             lines.append(("files", ", ".join(file.name for file in self.files)))
@@ -61,6 +63,10 @@ class Exported:
         if self.teacher is None and self.files:
             lines.append(
                 ("note", "without --teacher there is no growth map, and the start stands for the teacher")
+            )
+        if self.files and (batch := interface(self.model).batch) is not None:
+            lines.append(
+                ("batch", f"fixed at {batch} in the file: so many samples in a step, whatever batch_size is")
             )
         parts: list[RenderableType] = [
             Text(printable(f"{self.source} -> {self.folder}"), style="bold"),

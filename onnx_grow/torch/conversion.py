@@ -44,6 +44,11 @@ def save(network: Network, model: Model | None = None) -> Model:
     Names, element types and everything else stay. Raises InvalidRequestError where the network and the model do not hold the same
     tensors, of the same shapes and types.
     """
+    if model is not None and not isinstance(model, Model):
+        raise InvalidRequestError(
+            f"save gives a model and writes no file: {model!r} is no model",
+            hint="onnx_grow.save(onnx_grow.torch.save(network), path) writes one",
+        )
     state = network.state_dict()
     model = model or network.emptied()
     skeleton = onnx.ModelProto()

@@ -152,6 +152,14 @@ class Network(nn.Module):
 class _Scope(nn.Module):
     """What a name has before its last dot."""
 
+    def extra_repr(self) -> str:
+        return ", ".join(
+            f"{name}={list(tensor.shape)}" for name, tensor in self.named_parameters(recurse=False)
+        )
+
+    def _get_name(self) -> str:
+        return "Parameters"
+
 
 def _added(module: nn.Module, name: str) -> nn.Module:
     scope = _Scope()

@@ -20,7 +20,10 @@ FORMAT = 1
 
 @dataclass
 class Progress:
-    """How far a training has come: whole epochs, steps of the one that runs, the sum of their losses, and what was evaluated so far."""
+    """How far a training has come: whole epochs, steps of the one that runs, the sum of their losses, and what was evaluated so far.
+
+    `planned` are the epochs that its schedule has been for, 0 if that is not known.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -28,6 +31,7 @@ class Progress:
     rows: list[dict[str, float]] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
     best_epoch: int = 0
+    planned: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,9 @@ class Checkpoint:
             ) from error
         for name, value in setting.items():
             if found.get(name) != value:
+                told = "" if name == "model" else f": {found.get(name)}, not {value}"  # of a model, a digest
                 raise InvalidRequestError(
-                    f"{path} is a checkpoint of another {name}: {found.get(name)}, not {value}",
+                    f"{path} is a checkpoint of another {name}{told}",
                     hint=f"give the {name} it was made with, or start anew with another --output",
                 )
         return checkpoint

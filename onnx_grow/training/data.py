@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Model
 from onnx_grow.training.requirements import require
 
-__all__ = ["Examples", "Interface", "Pixels", "interface", "pixels", "read_examples"]
+__all__ = ["Examples", "Interface", "Pixels", "interface", "pixels", "read_examples", "told"]
 
 Array = np.ndarray[Any, Any]
 
@@ -130,7 +131,7 @@ def pixels(image: Any, shape: tuple[int | None, ...]) -> Array:
     """
     if len(shape) != 3 or not {shape[0], shape[2]} & {1, 3}:
         raise InvalidRequestError(
-            f"the network takes no images but arrays of shape {_told(shape)}",
+            f"the network takes no images but arrays of shape {told(shape)}",
             hint="give an .npz file, or a function of your own that makes such arrays of images",
         )
     first = shape[0] in (1, 3)
@@ -166,22 +167,33 @@ def _from_arrays(file: Path, taken: Interface, labelled: bool) -> Examples:
             hint=f"what is to be learned is an array named {TARGETS[0]!r} or {TARGETS[2]!r}",
         )
     targets = arrays.pop(target)
+    names = {name: name for name in taken.inputs}
     if len(taken.inputs) == 1 and len(arrays) == 1:
+        names = dict(zip(taken.inputs, arrays, strict=True))
         arrays = dict(zip(taken.inputs, arrays.values(), strict=True))
     if missing := [name for name in taken.inputs if name not in arrays]:
         raise InvalidRequestError(
             f"{file} has no array {missing[0]!r}, which the network takes: there is {_listed(arrays)}",
             hint=f"inputs: {', '.join(taken.inputs)}",
         )
-    inputs = [_fitting(file, name, arrays[name], *declared) for name, declared in taken.inputs.items()]
-    for name, array in zip((*taken.inputs, target), (*inputs, targets), strict=True):
+    inputs = [_fitting(file, names[name], arrays[name], *declared) for name, declared in taken.inputs.items()]
+    if targets.dtype.kind not in "iubf":
+        raise InvalidRequestError(
+            f"{file}: {target!r} is {'text' if targets.dtype.kind in 'US' else targets.dtype}, and numbers are learned",
+            hint=f"np.unique({target}, return_inverse=True)[1] numbers classes in the order of their names",
+        )
+    for name, array in zip((*names.values(), target), (*inputs, targets), strict=True):
         if array.ndim == 0 or len(array) != len(targets):
             raise InvalidRequestError(
                 f"{file}: {name!r} has {len(array) if array.ndim else 'no'} samples, and {target!r} {len(targets)}",
                 hint="the first dimension of every array counts the same samples",
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InvalidRequestError(f"{file}: {name!r} holds values that are not finite (NaN or infinite)")
+            bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))
+            raise InvalidRequestError(
+                f"{file}: {name!r} holds values that are not finite (NaN or infinite) in {len(bad):,} of {len(array):,} samples",
+                hint=f"the first one is sample {bad[0]}, counted from 0: leave such samples out, or fill in what is missing",
+            )
     if targets.dtype.kind in "iub":
         targets = targets.astype(np.int64)
     elif targets.dtype == np.float64:
@@ -244,9 +256,17 @@ def _reshaped(array: Array, shape: tuple[int | None, ...]) -> Array:
 
 def _misfit(file: Path, name: str, found: tuple[int, ...], wanted: tuple[int | None, ...]) -> Array:
     raise InvalidRequestError(
-        f"{file}: {name!r} has shape {_told(found)}, and the network takes {_told((None, *wanted[1:]))}",
-        hint="the first dimension counts samples and may be any",
+        f"{file}: {name!r} has shape {told(found)}, and the network takes {told((None, *wanted[1:]))}",
+        hint=_reshape_hint(name, found, wanted) or "the first dimension counts samples and may be any",
     )
+
+
+def _reshape_hint(name: str, found: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
+    """How an array of as many numbers per sample gets the shape, where that is known."""
+    sizes = [size for size in wanted[1:] if size is not None]
+    if not name.isidentifier() or len(sizes) < len(wanted) - 1 or math.prod(sizes) != math.prod(found[1:]):
+        return ""
+    return f"{name}.reshape({', '.join(map(str, (-1, *sizes)))}) has it, if the numbers are in that order"
 
 
 def _from_folder(folder: Path, taken: Interface, pixels: Pixels) -> Examples:
@@ -320,8 +340,9 @@ def _check_classes(examples: Examples, taken: Interface) -> None:
 
 
 def _listed(arrays: Mapping[str, Array]) -> str:
-    return ", ".join(f"{name!r} {_told(array.shape)}" for name, array in arrays.items()) or "nothing"
+    return ", ".join(f"{name!r} {told(array.shape)}" for name, array in arrays.items()) or "nothing"
 
 
-def _told(shape: Sequence[int | None]) -> str:
+def told(shape: Sequence[int | None]) -> str:
+    """A shape as messages have it; n is any size."""
     return f"[{', '.join('n' if size is None else str(size) for size in shape)}]"

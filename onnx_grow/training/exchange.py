@@ -23,7 +23,7 @@ from onnx_grow.growth.provenance import history, version
 from onnx_grow.model import Inline, Model, Weight, save
 from onnx_grow.model.staging import hidden_folder
 from onnx_grow.model.tensors import Held, held
-from onnx_grow.training.data import Interface, interface
+from onnx_grow.training.data import Interface, interface, told
 from onnx_grow.training.files import write_tensors
 from onnx_grow.training.recipe import Recipe
 
@@ -191,6 +191,12 @@ def notes(model: Model) -> tuple[str, ...]:
             "No BatchNormalization: if the teacher had it, the exporter has folded it into the convolutions. That is fine at this\n"
             "learning rate; for higher ones put it back: onnx-grow export --reinsert-bn DATA."
         )
+    fixed = interface(model).batch
+    if fixed is not None:
+        said.append(
+            f"The file fixes the batch at {fixed}: there are {fixed} samples in a step (and process), whatever batch_size says.\n"
+            "Export the teacher with an open batch size, and grow that, for more."
+        )
     said.append(
         "The optimizer starts with no memory. Where the teacher's is at hand, onnx_grow.training.grow_optimizer_state grows it."
     )
@@ -202,9 +208,25 @@ def _map(teacher: Model, model: Model) -> str:
 
     Raises InvalidRequestError where the model does not record that it came of this teacher.
     """
+    _check_inputs(teacher, model)
     inheritances(teacher, model)
     _, maps = replayed(teacher, model)
     return json.dumps({"history": history(model), "map": lists(maps)})
+
+
+def _check_inputs(teacher: Model, model: Model) -> None:
+    """Refuse a teacher that takes something else: growing leaves the inputs as they are."""
+    there, here = interface(teacher).inputs, interface(model).inputs
+    for name in (*here, *there):
+        if here.get(name) != there.get(name):
+            found, due = (
+                f"{entry[0]} of shape {told(entry[1])}" if entry else "missing"
+                for entry in (there.get(name), here.get(name))
+            )
+            raise InvalidRequestError(
+                f"the teacher is not what the model grew from: input {name!r} is {found} in the teacher, and {due} in the model",
+                hint="--teacher takes the very file that was grown",
+            )
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,18 @@ def read_tensors(path: Path) -> dict[str, Array]:
     try:
         with safe_open(path, "numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (SafetensorError, OSError, ValueError, AttributeError, TypeError) as error:
-        said = error.strerror or error if isinstance(error, OSError) else error
+    except FileNotFoundError:
+        raise InvalidRequestError(f"{path} does not exist") from None
+    except OSError as error:
+        raise InvalidRequestError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, AttributeError, TypeError) as error:
+        said = " ".join(str(error).split())
+        if path.suffix == ".safetensors":
+            raise InvalidRequestError(
+                f"{path} cannot be read as a safetensors file: {said}",
+                hint="it may be incomplete: write or fetch it again",
+            ) from error
         raise InvalidRequestError(
-            f"{path} cannot be read: {' '.join(str(said).split())}",
+            f"{path} is no safetensors file: {said}",
             hint="weights are taken from .safetensors files only: safetensors.torch.save_file(network.state_dict(), FILE) writes one",
         ) from error

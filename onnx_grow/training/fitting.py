@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -25,6 +26,7 @@ from onnx_grow.torch import load as network_of
 from onnx_grow.torch import save as model_of
 from onnx_grow.torch.equality import check
 from onnx_grow.torch.values import array_of, tensor_of
+from onnx_grow.training.chance import SAMPLES, chance
 from onnx_grow.training.checkpoints import Checkpoint, Progress
 from onnx_grow.training.checks import STEPS, check_learning
 from onnx_grow.training.curves import draw, write_table
@@ -91,7 +93,9 @@ class Training:
                 hint="--resume goes on with it, --output names another folder",
             )
         with self._in_folder(), interruptible() as interruption:
+            self._tell_of_sizes()
             self._begin()
+            self._tell_of_schedule()
             while self.progress.epoch < self.recipe.epochs and not self._is_patience_over():
                 self._epoch(interruption)
             return self._end()
@@ -180,9 +184,10 @@ class Training:
                 self.memory, self.network, self.optimizer, original=self.teacher, grown=self.model
             )
         start = self._evaluated(self.network)
-        teacher = start
+        known, teacher = self.network, start
         if self.teacher is not None:
-            teacher = self._evaluated(network_of(self.teacher, verify=False).to(self.processes.device))
+            known = network_of(self.teacher, verify=False).to(self.processes.device)
+            teacher = self._evaluated(known)
         row = {"epoch": 0.0, "learning_rate": 0.0, "seconds": 0.0}
         row |= {f"teacher_{name}": value for name, value in teacher.items()}
         row |= {f"test_{name}": value for name, value in start.items()}
@@ -192,6 +197,63 @@ class Training:
         self._keep_best()
         self._write()
         self.tell(f"teacher  {_told(teacher)}")
+        self._check_chance(known)
+
+    def _tell_of_sizes(self) -> None:
+        """Say where the network decides how many samples there are in a step, and not the recipe."""
+        fixed = interface(self.model).batch
+        if fixed is not None and fixed * self.processes.count != self.recipe.batch_size:
+            self.tell(
+                f"note: the file fixes the batch at {fixed}: there are {fixed * self.processes.count} samples in a step, "
+                f"not the recipe's {self.recipe.batch_size}"
+            )
+
+    def _tell_of_schedule(self) -> None:
+        """Say what is left of the learning rate where a training that had ended goes on."""
+        progress, recipe = self.progress, self.recipe
+        ended, progress.planned = 0 < progress.planned <= progress.epoch, recipe.epochs
+        if not ended:
+            return
+        if progress.epoch >= recipe.epochs:
+            self.tell(f"note: all {progress.epoch} epochs are done already: a larger --epochs goes on")
+            return
+        steps = recipe.epochs * self.steps
+        first, last = (recipe.rate(step, steps) * self.rates[0] for step in (self._steps_done, steps - 1))
+        self.tell(
+            f"note: this training had ended, with its schedule, after {progress.epoch} epochs. "
+            f"Of one over {recipe.epochs} only the end is left: learning rates from {first:.3g} to {last:.3g}, "
+            f"where the highest is {self.rates[0]:.3g}.\n"
+            "      For more, raise --learning-rate, say 'schedule: constant' in recipe.yaml, or export tuned.onnx and train that."
+        )
+
+    def _check_chance(self, network: Network) -> None:
+        """Warn where a network does hardly better on what was held out than an answer that never changes."""
+        if not self.processes.is_first:
+            return
+        order = np.random.default_rng(self.recipe.seed).permutation(len(self.held_out))[:SAMPLES]
+        parts = self._parts(order)
+
+        def batches() -> Iterator[tuple[Outputs, Tensor]]:
+            for inputs, targets in self._loaded(self.held_out, parts):
+                yield outputs_of(network, network, inputs), targets
+
+        with torch.no_grad():
+            found = chance(batches, self._measured)
+        if found is None or not found.is_hardly_better:
+            return
+        who = "the teacher" if self.teacher is not None else "the network that is to be trained"
+        ranges = ", ".join(self._ranges(parts[:1], network.input_names))
+        self.tell(
+            f"warning: {who} does hardly better on {self.held_out.source} than one answer for all samples ({found}).\n"
+            f"         Are the data prepared as those it was trained on: scale, mean, layout, order of the labels? Here {ranges}.\n"
+            "         If not, what it knows is lost, and growing is of no use."
+        )
+
+    def _ranges(self, parts: list[list[int]], names: Iterable[str]) -> Iterator[str]:
+        """From where to where the inputs of some samples go."""
+        for inputs, _ in self._loaded(self.held_out, parts):
+            for name, tensor in zip(names, inputs, strict=True):
+                yield f"{name!r} is from {float(tensor.min()):.3g} to {float(tensor.max()):.3g}"
 
     def _check_learning(self) -> None:
         """Raise TrainingFailedError unless the first steps show that all of the network learns."""
@@ -316,27 +378,45 @@ class Training:
     def _evaluated(self, network: Network) -> dict[str, float]:
         """Loss and measures of a network over what was held out, in eval mode."""
         mine = np.arange(len(self.held_out))[self.processes.rank :: self.processes.count]
-        size = interface(self.model).batch or self.batch
-        parts = [mine[k : k + size].tolist() for k in range(0, len(mine), size)]
-        if interface(self.model).batch:
-            parts = [part for part in parts if len(part) == size]
-        functions = {"loss": self.task.loss, **self.task.measures}
-        totals = [0.0] * (len(functions) + 1)
+        names = ("loss", *self.task.measures)
+        totals = [0.0] * (len(names) + 1)
         network.eval()
         with torch.no_grad():
-            for inputs, targets in self._loaded(self.held_out, parts):
-                outputs = outputs_of(network, network, inputs)
-                numbers = [float(function(outputs, targets)) for function in functions.values()]
+            for inputs, targets in self._loaded(self.held_out, self._parts(mine)):
+                numbers = self._measured(outputs_of(network, network, inputs), targets)
                 totals = [
                     total + len(targets) * number
-                    for total, number in zip(totals, (*numbers, 1.0), strict=True)
+                    for total, number in zip(totals, (*numbers.values(), 1.0), strict=True)
                 ]
         *sums, count = self.processes.summed(totals)
         if not count:
             raise InvalidRequestError(
-                f"{self.held_out.source} has {len(self.held_out)} samples to evaluate on, which do not fill a batch of {size}"
+                f"{self.held_out.source} has {len(self.held_out)} samples to evaluate on, which do not fill a batch of {self.batch}"
             )
-        return {name: total / count for name, total in zip(functions, sums, strict=True)}
+        return {name: total / count for name, total in zip(names, sums, strict=True)}
+
+    def _parts(self, numbers: NDArray[np.int64]) -> list[list[int]]:
+        """Numbers of samples, batch by batch; the last one may be smaller where the network takes any."""
+        parts = [numbers[k : k + self.batch].tolist() for k in range(0, len(numbers), self.batch)]
+        return [part for part in parts if interface(self.model).batch in (None, len(part))]
+
+    def _measured(self, outputs: Outputs, targets: Tensor) -> dict[str, float]:
+        """Loss and measures of a batch. Raises InvalidRequestError where what is to be learned has no such shape or type."""
+        numbers = {}
+        for name, function in (("loss", self.task.loss), *self.task.measures.items()):
+            try:
+                numbers[name] = float(function(outputs, targets))
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                sizes = ", ".join(map(str, ("n", *targets.shape[1:])))
+                told = ", ".join(f"{key!r} {list(output.shape)}" for key, output in outputs.items())
+                raise InvalidRequestError(
+                    f"{self.held_out.source}: {name} of train.py cannot take labels of shape [{sizes}] "
+                    f"({str(targets.dtype).removeprefix('torch.')}) with outputs {told}: {' '.join(str(error).split())}",
+                    hint=_as_classes(targets),
+                ) from error
+        return numbers
 
     def _merit(self, row: Mapping[str, float]) -> list[float]:
         """What is to be large: the first measure, if there is one, and a small loss; nothing is worse than a loss that is no number."""
@@ -391,6 +471,22 @@ def outputs_of(network: Network, called: nn.Module, inputs: Iterable[Tensor]) ->
     """What a network gives, by name; `called` is the network, or what wraps it."""
     results = called(*inputs)
     return dict(zip(network.output_names, results if isinstance(results, tuple) else (results,), strict=True))
+
+
+def _as_classes(targets: Tensor) -> str:
+    """How labels become the class numbers that most losses take."""
+    rows = targets.flatten(1) if targets.ndim > 1 else targets[:, None]
+    if (
+        targets.ndim == 2
+        and rows.shape[1] > 1
+        and bool(((rows != 0).sum(1) == 1).all() and (rows.sum(1) == 1).all())
+    ):
+        return "they look one-hot: labels.argmax(1) makes class numbers of them"
+    if rows.shape[1] == 1 and targets.ndim > 1:
+        return "labels.reshape(-1) makes one number for each sample of them"
+    if targets.is_floating_point() and bool((targets == targets.round()).all()):
+        return "labels.astype(int) makes class numbers of them"
+    return "class numbers have shape [n]; what is learned stands in train.py"
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -45,7 +45,7 @@ def main(
     """
     options = _options(description, arguments)
     try:
-        _train(Path(script).absolute().parent, options, examples, loss, optimizer, measures)
+        _train(Path(os.path.abspath(script)).parent, options, examples, loss, optimizer, measures)
     except OnnxGrowError as error:
         if options.debug:
             raise
