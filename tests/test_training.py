@@ -322,6 +322,7 @@ def test_data_that_the_teacher_does_not_know_are_told(
         (
             (data["x"], data["labels"], False),
             (data["x"] * -30 + 100, data["labels"], True),
+            (data["x"] * 300, np.roll(data["labels"], 1), True),
             (data["x"], (data["labels"] + 1) % 3, True),
         )
     ):

@@ -21,7 +21,7 @@ HARDLY = 0.1
 
 @dataclass(frozen=True)
 class Chance:
-    """Loss and measures of a network, and of its mean answer, given whatever the input is."""
+    """Loss and measures of a network, and of one answer for all inputs: its mean or zero, whichever loses less."""
 
     own: Mapping[str, float]
     constant: Mapping[str, float]
@@ -42,10 +42,11 @@ class Chance:
 def chance(
     batches: Callable[[], Batches], measured: Callable[[Outputs, Tensor], Mapping[str, float]]
 ) -> Chance | None:
-    """Compare what a network gives for some batches (the same ones each time they are asked for) with the mean of it.
+    """Compare what a network gives for some batches (the same ones each time they are asked for) with one answer for all of them.
 
-    Outputs that have nothing to do with the targets lose more than their mean does, whatever the loss, if it is convex. None where the
-    shapes of outputs differ from batch to batch, so that there is no mean.
+    Outputs that have nothing to do with the targets lose more than their mean does, whatever the loss, if it is convex; where they are
+    large, even their mean loses more than zeros, which as logits favour no class. None where the shapes of outputs differ from
+    batch to batch, so that there is no mean.
     """
     totals: dict[str, Tensor] = {}
     count = 0
@@ -59,19 +60,22 @@ def chance(
             return None
         count += rows[0]
     own: dict[str, float] = {}
-    constant: dict[str, float] = {}
+    mean: dict[str, float] = {}
+    nothing: dict[str, float] = {}
     samples = 0
     for outputs, targets in batches():
-        mean = {
+        middle = {
             name: (totals[name] / count).to(output.dtype).expand(output.shape)
             for name, output in outputs.items()
         }
+        zero = {name: torch.zeros_like(output) for name, output in outputs.items()}
         samples += len(targets)
-        for numbers, found in ((own, outputs), (constant, mean)):
+        for numbers, found in ((own, outputs), (mean, middle), (nothing, zero)):
             for name, value in measured(found, targets).items():
                 numbers[name] = numbers.get(name, 0.0) + len(targets) * value
     if not samples:
         return None
+    constant = min(mean, nothing, key=lambda numbers: numbers["loss"])
     return Chance(*({name: total / samples for name, total in each.items()} for each in (own, constant)))
 
 
