@@ -532,6 +532,22 @@ def test_negative_sizes_in_a_file_are_open() -> None:
     assert infer(load(proto)).inputs == {"x": (7, 3, 8, 8)}
 
 
+def test_sizes_beyond_counting_are_not_counted() -> None:
+    elements = infer(graph(f"(float[{2**62}, 3] x) => (int64 n)", "n = Size(x)"))
+    assert "n" not in elements.value
+    assert infer(graph("(float[2, 3] x) => (int64 n)", "n = Size(x)")).value["n"] == 6
+
+
+def test_more_dimensions_than_any_tensor_has_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(observation, "_session", asked.append)
+    shapes = infer(graph("(float[3, 1] x, int64[2147483647] s) => (float[] y)", "y = Expand(x, s)"))
+    assert "y" not in shapes.shape
+    assert not asked
+    infer(graph("(float[3, 1] x, int64[3] s) => (float[] y)", "y = Expand(x, s)"))
+    assert asked
+
+
 def test_initializers_that_are_also_inputs_are_not_fed() -> None:
     m = graph(
         "(float[N, 2] x, float[2] w) => (float[] y) <float[2] w = {1, 2}>", "y = Add(x, w)", 8, ir_version=3

@@ -34,6 +34,8 @@ def ask(model: Model, sizes: Sizes, names: Sequence[str], values: Mapping[str, A
     of milliseconds. Tensors that the inference does not know are left out, and scalars with them: the bindings
     show both as an empty list.
     """
+    if _is_too_large(sizes):  # as a shape, it would keep the inference busy with billions of dimensions
+        return {}
     proto = _exposing(model, sizes, names)
     declared = {value.name for value in proto.graph.input}
     del proto.graph.initializer[:]
@@ -61,7 +63,7 @@ def run(model: Model, sizes: Sizes, names: Sequence[str]) -> Found | None:
     Only the shapes leave the run: a Shape node is attached to every named tensor, so that the memory stays that of an
     ordinary run without graph optimisation.
     """
-    if any(prod(size) > LARGEST for size in sizes.values()):
+    if _is_too_large(sizes):
         return None
     proto = _exposing(model, sizes, names)
     shape_of = {name: f"{name}/onnx_grow_shape" for name in names}
@@ -84,6 +86,10 @@ def run(model: Model, sizes: Sizes, names: Sequence[str]) -> Found | None:
         name: (dtypes[name], tuple(int(size) for size in shape))
         for name, shape in zip(shape_of, found, strict=True)
     }
+
+
+def _is_too_large(sizes: Sizes) -> bool:
+    return any(prod(size) > LARGEST for size in sizes.values())
 
 
 def _exposing(model: Model, sizes: Sizes, names: Iterable[str]) -> onnx.ModelProto:

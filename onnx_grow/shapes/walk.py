@@ -232,6 +232,9 @@ class Walk:
     def _infer(self, node: onnx.NodeProto, schema: OpSchema | None) -> None:
         """Types of the outputs by the operator's own inference, or else by what is known about it otherwise."""
         inferred = schema is not None and schema.has_type_and_shape_inference_function
+        if node.op_type in _READS_DIMENSIONS and any(self._is_too_long(name) for name in node.input[1:]):
+            self.problems.append(f"{title(node)}: more dimensions than any tensor has")
+            return
         if schema is not None and inferred:
             try:
                 self.types.update(self._inferred(schema, node))
@@ -250,6 +253,10 @@ class Walk:
             self.problems.append(f"{title(node)}: shapes {shapes} do not fit")
             for name in node.output:
                 self.types.pop(name, None)
+
+    def _is_too_long(self, name: str) -> bool:
+        shape = self._shape(name)
+        return shape is not None and len(shape) == 1 and shape[0] > COMPUTED
 
     def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, TypeProto]:
         used = {name: self.types[name] for name in node.input if name}
@@ -297,13 +304,12 @@ class Walk:
         shape = self._shape(node.input[0])
         if shape is None:
             return
-        ends = {attribute.name: attribute.i for attribute in node.attribute}
-        measured = (
-            shape[ends.get("start", 0) : ends.get("end", len(shape))]
-            if node.op_type == "Shape"
-            else prod(shape)
-        )
-        self._know(node.output[0], np.array(measured, np.int64))
+        if node.op_type == "Shape":
+            ends = {attribute.name: attribute.i for attribute in node.attribute}
+            measured = np.array(shape[ends.get("start", 0) : ends.get("end", len(shape))], np.int64)
+            self._know(node.output[0], measured)
+        elif (elements := prod(shape)) <= np.iinfo(np.int64).max:
+            self._know(node.output[0], np.array(elements, np.int64))
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
         """Values of the outputs where they follow from known values."""
@@ -464,6 +470,8 @@ _NUMBERS = {
     "value_floats": np.float32,
 }
 _SIZED_BY_VALUES = frozenset({"Compress", "NonZero", "Unique"})
+# Every element of their later inputs is a dimension, for which onnx makes room without asking how many there are.
+_READS_DIMENSIONS = frozenset({"Expand", "Slice", "Squeeze"})
 # Outputs without inference that are of the type of the first input: of operators that onnx defines by functions, the
 # mask of Dropout before opset 10, and what ONNX Runtime added to the default domain before there were others.
 _LIKE_INPUT = frozenset(
