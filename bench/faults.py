@@ -1,12 +1,15 @@
 """Plant faults in grown models and see who notices: `onnx-grow verify`, and the checks of onnxsim, onnxslim and polygraphy.
 
-    python bench/faults.py MODEL_OR_FOLDER ... [--each 6] [--to FAULTS.jsonl] [--largest MB]
+    python bench/faults.py MODEL_OR_FOLDER ... [--each 6] [--to FAULTS.jsonl] [--largest MB] [--known OLD.jsonl]
 
 Each model is widened and deepened; the correct growth goes to every check (a rejection is a false alarm), then `--each` faults
 planted in it, one at a time: a weight off by 1 %, two channels swapped, a weight that was not divided, a bias entry dropped, another
 epsilon, another axis attribute. What changes no output by more than 1e-12 in float64 is no fault, and is not counted. The other tools
-take part where they are installed, with their own inputs and tolerances. One line per case goes to FAULTS.jsonl; a rerun goes on where
-the last one stopped.
+take part where they are installed, with their own inputs and tolerances; what they said of the same cases before is taken from OLD.jsonl,
+where the fault has the same effect there. One line per case goes to FAULTS.jsonl; a rerun goes on where the last one stopped.
+
+`onnx-grow verify` asks two questions, which are told apart: do the models compute the same, and is the file what its recorded growth makes
+of the original?
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import sys
 import tempfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,7 @@ from onnx_grow.verification import Standard, choose
 from onnx_grow.verification.inputs import signature
 from onnx_grow.verification.proof import Unprovable, deviation, run_in_float64
 from onnx_grow.verification.reference import Stage
+from onnx_grow.verification.replay import replay
 
 Shapes = dict[str, tuple[int, ...]] | None
 Array = np.ndarray[Any, Any]
@@ -139,7 +143,7 @@ def effect(references: list[dict[str, Array]], faulty: Model, feeds: list[dict[s
 
 
 def by_onnx_grow(original: Path, other: Path, shapes: Shapes) -> bool:
-    """Whether `onnx-grow verify` accepts, whose measurement of the original serves for all that is compared with it."""
+    """Whether `onnx-grow verify` accepts what is computed; its measurement of the original serves for all that is compared with it."""
     return _standard(original, tuple((shapes or {}).items())).compare(og.load(other)).ok
 
 
@@ -148,6 +152,12 @@ def _standard(original: Path, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Standard(og.load(original), Stage(choose("cpu"), folder), shapes=dict(shapes) or None)
+
+
+def by_replay(original: Path, other: Path, shapes: Shapes) -> bool:
+    """Whether `onnx-grow verify` accepts the file as what its recorded growth makes."""
+    replayed = replay(og.load(original), og.load(other))
+    return replayed is None or replayed.same is not False
 
 
 def by_onnxsim(original: Path, other: Path, shapes: Shapes) -> bool:
@@ -196,17 +206,21 @@ def _uniform(path: Path, shapes: Shapes) -> dict[str, Array]:
 
 CHECKS = {
     "onnx-grow": by_onnx_grow,
+    "replay": by_replay,
     "onnxsim": by_onnxsim,
     "onnxslim": by_onnxslim,
     "polygraphy": by_polygraphy,
 }
 
 
+OURS = ("onnx-grow", "replay")
+
+
 def installed() -> list[str]:
     """The tools that are here."""
     from importlib.util import find_spec
 
-    return [name for name in CHECKS if name == "onnx-grow" or find_spec(name)]
+    return [name for name in CHECKS if name in OURS or find_spec(name)]
 
 
 def asked(check: str, original: Path, other: Path, shapes: Shapes) -> str:
@@ -218,7 +232,13 @@ def asked(check: str, original: Path, other: Path, shapes: Shapes) -> str:
         return "error"
 
 
-def cases(file: Path, each: int, tools: list[str], done: set[tuple[str, str, str]]) -> Any:
+Case = tuple[str, str, str]
+"""A model, a growth and a fault."""
+
+
+def cases(
+    file: Path, each: int, tools: list[str], done: Collection[Case], known: dict[Case, dict[str, Any]]
+) -> Any:
     """The lines of one model."""
     name = f"{file.parent.name}/{file.stem}"
     original, shapes = og.load(file), legal_shapes(file)
@@ -253,7 +273,13 @@ def cases(file: Path, each: int, tools: list[str], done: set[tuple[str, str, str
                 if fault == "none" or line["effect"] > NOTHING:
                     with tempfile.TemporaryDirectory() as folder:
                         path = og.save(faulty, Path(folder) / "faulty.onnx")
-                        line |= {check: asked(check, file, path, shapes) for check in tools}
+                        before = known.get((name, growth, line["fault"]), {})
+                        told = before if before.get("effect") == line["effect"] else {}
+                        said = {tool: told[tool] for tool in CHECKS if tool in told and tool not in OURS}
+                        line |= {
+                            check: asked(check, file, path, shapes) for check in tools if check not in said
+                        }
+                        line |= said
             yield line
 
 
@@ -266,7 +292,12 @@ def cases(file: Path, each: int, tools: list[str], done: set[tuple[str, str, str
 @click.option(
     "--largest", type=float, default=5.0, show_default=True, help="Megabytes of the largest file to take."
 )
-def main(sources: tuple[Path, ...], each: int, results: Path, largest: float) -> None:
+@click.option(
+    "--known",
+    type=click.Path(exists=True, path_type=Path),
+    help="Earlier results: what the other tools said of the same cases.",
+)
+def main(sources: tuple[Path, ...], each: int, results: Path, largest: float, known: Path | None) -> None:
     """Run, and print a table."""
     files = sorted(
         f
@@ -274,23 +305,34 @@ def main(sources: tuple[Path, ...], each: int, results: Path, largest: float) ->
         for f in ([s] if s.is_file() else s.rglob("*.onnx"))
         if f.stat().st_size < largest * 1e6
     )
-    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["model"], row["growth"], row["fault"]) for row in rows}
+    rows = list(_read(results).values())
+    before = _read(known) if known else {}
     tools = installed()
     with results.open("a") as out, click.progressbar(files, file=sys.stderr) as bar:
         for file in bar:
             try:
-                for row in cases(file, each, tools, done):
+                for row in cases(file, each, tools, _read(results).keys(), before):
                     rows.append(row)
                     out.write(json.dumps(row) + "\n")
                     out.flush()
             except og.OnnxGrowError as error:
                 click.echo(f"{file}: {error}", err=True)
-    report(rows, tools)
+    report(rows)
 
 
-def report(rows: list[dict[str, Any]], tools: list[str]) -> None:
+def _read(file: Path) -> dict[Case, dict[str, Any]]:
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {(row["model"], row["growth"], row["fault"]): row for row in map(json.loads, lines)}
+
+
+def report(rows: list[dict[str, Any]]) -> None:
     """What each tool noticed, by kind of fault, and how often it rejected what is right."""
+    for row in rows:
+        if "onnx-grow" in row:
+            verdicts = {row[each] for each in OURS}
+            row["both"] = "equal" if verdicts == {"equal"} else "different"
+    tools = [tool for tool in (*OURS, "both", *CHECKS) if any(tool in row for row in rows)]
+    tools = list(dict.fromkeys(tools))
     told = [row for row in rows if "onnx-grow" in row]
     kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in told:
@@ -303,11 +345,12 @@ def report(rows: list[dict[str, Any]], tools: list[str]) -> None:
     faults = [row for row in told if not row["fault"].startswith("none")]
     found = [sum(row.get(tool, "equal") != "equal" for row in faults) for tool in tools]
     click.echo(f"{'all faults, noticed':26}{len(faults):>6}" + "".join(f"{n:>14}" for n in found))
-    missed = [row for row in faults if row["onnx-grow"] == "equal"]
-    for row in missed:
-        click.echo(
-            f"missed by onnx-grow: {row['model']} {row['growth']} {row['fault']}, effect {row['effect']}"
-        )
+    for row in faults:
+        if row["onnx-grow"] == "equal":
+            who = "nobody" if row["replay"] == "equal" else "the replay alone"
+            click.echo(
+                f"noticed by {who}: {row['model']} {row['growth']} {row['fault']}, effect {row['effect']}"
+            )
     click.echo(
         f"without effect, not counted: {Counter(row['fault'].split()[0] for row in rows if 'onnx-grow' not in row)}"
     )

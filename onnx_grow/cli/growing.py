@@ -72,6 +72,7 @@ class Comparison:
             tolerance=self.tolerance,
             proof=False if self.tolerance == INEXACT else self.proof,
             expect={"parameters": grown.parameters, "nodes": len(grown.skeleton.graph.node)},
+            replay=False,  # it was made just now
         )
 
 

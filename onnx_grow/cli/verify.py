@@ -115,6 +115,8 @@ def verify(
     verification = Verification(original, grown, report, departure)
     _tell([(f"{original} -> {grown}", verification.to_json())], junit)
     screen.show(verification.to_json(), verification.view(verbose=screen.verbose))
+    if report.is_edited:
+        screen.end(report, f"{grown} is not what its growth made of {original}: {report.hint}")
     screen.end(report, f"{grown} does not compute what {original} computes")
 
 

@@ -17,7 +17,7 @@ from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.deepen_plan import DeepenPlan
 from onnx_grow.growth.deepening import apply_deepen
 from onnx_grow.growth.plan import WidenPlan
-from onnx_grow.growth.provenance import history
+from onnx_grow.growth.provenance import continued
 from onnx_grow.growth.rewrite import draw_map
 from onnx_grow.growth.widening import analyse, apply_widen
 from onnx_grow.model import Model
@@ -33,11 +33,8 @@ def recorded(original: Model, grown: Model) -> tuple[WidenPlan | DeepenPlan, ...
 
     Raises InvalidRequestError where what it records cannot be read.
     """
-    before, after = history(original), history(grown)
-    if before != after[: len(before)]:
-        return ()
     try:
-        return tuple(_plan(entry["plan"]) for entry in after[len(before) :])
+        return tuple(_plan(entry["plan"]) for entry in continued(original, grown) or ())
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidRequestError(
             "the grown model records its growth in a way that cannot be read"

@@ -6,11 +6,13 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from onnx_grow.errors import InvalidRequestError
+from onnx_grow.growth.budget import MOST_CHANNELS
 
 __all__ = [
     "SCHEMES",
@@ -253,7 +255,10 @@ def _new_branch(data: dict[str, Any]) -> NewBranchLayer:
 
 
 def _parametric(data: dict[str, Any]) -> ParametricLayer:
-    return ParametricLayer(**{**_parts(data), "gate": tuple(data["gate"])})
+    gate = tuple(data["gate"])
+    if prod(gate) > MOST_CHANNELS:
+        raise ValueError(f"a gate of shape {list(gate)} has more than {MOST_CHANNELS:,} numbers")
+    return ParametricLayer(**{**_parts(data), "gate": gate})
 
 
 _LAYERS: Mapping[str, Callable[[dict[str, Any]], InsertedLayer]] = {

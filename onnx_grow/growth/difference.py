@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import zip_longest
-from math import prod
 from typing import Any, Literal
 from zlib import crc32
 
+import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import AttributeProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
-from onnx_grow.growth.provenance import history
+from onnx_grow.growth.provenance import continued, history
 from onnx_grow.model import Model, Weight, flattened
 from onnx_grow.model.bodies import MARKERS
+from onnx_grow.shapes.evaluation import is_default
 
-__all__ = ["Change", "Difference", "LayerDifference", "diff"]
+__all__ = ["Change", "Difference", "LayerDifference", "aligned", "diff"]
 
 Shape = tuple[int | str | None, ...]
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class Difference:
 
     `layers` are nodes, in the order of the grown model, those that it lacks behind; nodes belong together by name, those without one by
     operator and order. `weights` are initializers that are of another shape, or in one model only; `values` names those of
-    equal shape and type whose values differ. `interface` are inputs and outputs of the models. `history` is what the grown model says was
-    done to it, but not the original.
+    equal shape whose values differ, or their type. `interface` are inputs and outputs of the models. `history` is what the grown model
+    says was done to it, but not to the original.
     """
 
     parameters: Change
@@ -104,7 +108,7 @@ def diff(original: Model, grown: Model) -> Difference:
             name for name, weight in after.weights.items() if _has_other_values(weights[0].get(name), weight)
         ),
         tuple(_changes(*(_interface(model) for model in (original, grown)))),
-        tuple(_latest(history(original), history(grown))),
+        tuple(history(grown) if (new := continued(original, grown)) is None else new),
     )
 
 
@@ -125,7 +129,7 @@ def _layers(original: Model, grown: Model) -> Iterator[LayerDifference]:
             node.op_type,
             "changed",
             tuple(_weights(original, old, grown, node)),
-            tuple(_changes({**_attributes(old), **_operator(old)}, {**_attributes(node), **_operator(node)})),
+            tuple(_changes(_described(old, original), _described(node, grown))),
             tuple(_rewired(old, node, original, grown)),
         )
         if layer.weights or layer.attributes or layer.inputs:
@@ -179,12 +183,19 @@ def _rewired(old: NodeProto, new: NodeProto, original: Model, grown: Model) -> I
             yield Change(f"input {k}", before, after)
 
 
-def _operator(node: NodeProto) -> dict[str, Any]:
-    return {"operator": f"{node.domain}.{node.op_type}" if node.domain else node.op_type}
+def _described(node: NodeProto, model: Model) -> dict[str, Any]:
+    """The operator of a node and its attributes, with those it leaves out and ONNX has a value for."""
+    name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    said = {attribute.name: _value(attribute) for attribute in node.attribute}
+    return {"operator": name, **(_defaults(node.op_type, model.opset) if is_default(node) else {}), **said}
 
 
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    return {attribute.name: _value(attribute) for attribute in node.attribute}
+@cache
+def _defaults(operator: str, opset: int) -> Mapping[str, Any]:
+    if not defs.has(operator, opset):
+        return {}
+    values = (formal.default_value for formal in defs.get_schema(operator, opset).attributes.values())
+    return {value.name: _value(value) for value in values if value.type != AttributeProto.UNDEFINED}
 
 
 def _value(attribute: AttributeProto) -> Any:
@@ -206,12 +217,12 @@ def _value(attribute: AttributeProto) -> Any:
 
 
 def _tensor(tensor: TensorProto) -> str:
-    """Few elements as they are; of many, the shape and a checksum."""
-    if prod(tensor.dims) <= _FEW and tensor.data_type != TensorProto.STRING:
-        return f"{numpy_helper.to_array(tensor).tolist()}"
-    return (
-        f"tensor of shape {list(tensor.dims)}, CRC {crc32(tensor.SerializeToString(deterministic=True)):08x}"
-    )
+    """Few elements as they are; of many, the shape and a checksum, whichever field holds them."""
+    array = numpy_helper.to_array(tensor)
+    if array.size <= _FEW and array.dtype != object:
+        return f"{array.tolist()}"
+    data = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+    return f"tensor of shape {list(tensor.dims)}, CRC {crc32(data):08x}"
 
 
 _FEW = 16
@@ -219,7 +230,7 @@ _FEW = 16
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
     for name in dict.fromkeys((*after, *before)):
-        if before.get(name) != after.get(name):
+        if repr(before.get(name)) != repr(after.get(name)):  # NaN is no other value than NaN
             yield Change(name, before.get(name), after.get(name))
 
 
@@ -237,28 +248,34 @@ def _declared(value: onnx.ValueInfoProto) -> Shape | None:
 
 
 def _has_other_values(old: Weight | None, new: Weight) -> bool:
-    """Whether a weight that kept its shape and type has other values, bit by bit; texts are not compared."""
-    if old is None or old is new or (old.shape, old.dtype) != (new.shape, new.dtype):
+    """Whether a weight that kept its shape has other values, bit by bit, or those of another type; texts are not compared."""
+    if old is None or old is new or old.shape != new.shape:
         return False
+    if old.dtype != new.dtype:
+        return True
     if new.dtype == TensorProto.STRING:
         return False
-    before, after = old.array().reshape(-1), new.array().reshape(-1)
-    blocks = (slice(start, start + _BLOCK) for start in range(0, before.size, _BLOCK))
-    return any(before[block].tobytes() != after[block].tobytes() for block in blocks)
+    return any(not np.array_equal(before, after) for before, after in aligned(old, new))
 
 
-_BLOCK = 1 << 20
+def aligned(old: Weight, new: Weight) -> Iterator[tuple[Bytes, Bytes]]:
+    """The raw bytes of two weights of one type and shape in pieces of equal length, so that neither is in memory as a whole.
+
+    Strings have none (TypeError).
+    """
+    sources = (old.chunks(), new.chunks())
+    left, right = (np.zeros(0, np.uint8) for _ in sources)
+    while True:
+        left, right = (
+            rest if rest.size else _next(source) for rest, source in zip((left, right), sources, strict=True)
+        )
+        count = min(left.size, right.size)
+        if not count:
+            return
+        yield left[:count], right[:count]
+        left, right = left[count:], right[count:]
 
 
-def _latest(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    shared = [(_done(a), _done(b)) for a, b in zip(before, after, strict=False)]
-    return after[len(before) :] if all(a == b for a, b in shared) and len(before) <= len(after) else after
-
-
-def _done(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What identifies a growth even when its plan was shortened."""
-    plan = entry.get("plan")
-    operation, seed = (
-        (plan.get(key) for key in ("operation", "seed")) if isinstance(plan, dict) else (None, None)
-    )
-    return entry.get("version"), entry.get("source_sha256"), operation, seed
+def _next(chunks: Iterator[bytes | memoryview]) -> Bytes:
+    found = next((chunk for chunk in chunks if memoryview(chunk).nbytes), b"")
+    return np.frombuffer(found, np.uint8)

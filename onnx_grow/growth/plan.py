@@ -74,6 +74,10 @@ class WidenPlan:
                 raise InvalidRequestError(
                     f"axis {growth.name!r} has {growth.size} channels; {growth.new_size!r} would not grow it"
                 )
+            if growth.new_size > MOST_CHANNELS:
+                raise InvalidRequestError(
+                    f"axis {growth.name!r} would get {growth.new_size:,} channels; {MOST_CHANNELS:,} is the most"
+                )
 
     def without(self, names: Collection[str], reason: str) -> WidenPlan:
         """The plan with some axes left as they are, for `reason`."""

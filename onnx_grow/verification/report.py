@@ -10,7 +10,10 @@ from typing import Any
 
 from onnx_grow.errors import VerificationFailedError
 
-__all__ = ["Check", "Output", "Report"]
+__all__ = ["RECORDED", "Check", "Output", "Report"]
+
+RECORDED = "recorded growth"
+"""The check whether a file is what the growth that it records makes of the original."""
 
 _SHOWN = 12
 """Outputs, checks and warnings listed by `str()`: a screen holds two dozen lines."""
@@ -90,10 +93,20 @@ class Report:
     def raise_if_failed(self) -> Report:
         """The report itself. Raises VerificationFailedError, naming what failed, if it is not ok."""
         if not self.ok:
-            raise VerificationFailedError(
-                "; ".join(self._failures()), hint="the models do not compute the same"
-            )
+            raise VerificationFailedError("; ".join(self._failures()), hint=self.hint)
         return self
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether all that is wrong is that the grown model is not what its recorded growth made."""
+        return [check.name for check in self.checks if not check.ok] == [RECORDED] and not self.beyond
+
+    @property
+    def hint(self) -> str:
+        """What to do about a failure."""
+        if self.is_edited:
+            return "it was changed after it had grown: grow it again; how far one that was trained may deviate, --tolerance says"
+        return "the models do not compute the same"
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; keys are stable, infinite numbers are null.

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
-from onnx_grow.model import Model, load
+from onnx_grow.model import HISTORY, Model, load
 from onnx_grow.verification import checks
 from onnx_grow.verification.branches import WAYS, Way, branches, forced
 from onnx_grow.verification.comparison import Difference, difference, is_exact, same_top
@@ -39,7 +39,7 @@ from onnx_grow.verification.promotion import uses_bfloat16
 from onnx_grow.verification.proof import PLAUSIBLE, Proof, prove
 from onnx_grow.verification.providers import choose
 from onnx_grow.verification.reference import Reference, Stage, measure
-from onnx_grow.verification.report import Check, Output, Report
+from onnx_grow.verification.report import RECORDED, Check, Output, Report
 from onnx_grow.verification.sessions import Arrays, RunError
 from onnx_grow.verification.trials import is_small
 
@@ -47,6 +47,8 @@ __all__ = ["Comparison", "Standard", "verify"]
 
 Array = np.ndarray[Any, Any]
 
+TOLERANCE = 3.0
+"""Deviation allowed, in units of the original's own rounding noise, where nobody says another."""
 SECOND_LOOK = 9
 """Further measurements of the noise, for an output that seems to fail, or is exact and differs at all."""
 HOPELESS = 100
@@ -69,10 +71,11 @@ def verify(
     inputs: Given | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     seeds: int | None = None,
-    tolerance: float = 3.0,
+    tolerance: float = TOLERANCE,
     max_error: float | None = None,
     proof: bool | None = None,
     expect: checks.Expected | None = None,
+    replay: bool = True,
 ) -> Report:
     """Compare two models, on `provider` (`auto`, `cuda`, `cpu`), and report how far apart they are.
 
@@ -82,7 +85,9 @@ def verify(
     near 1. `max_error` takes its place where the models are not meant to be equal (a conversion to float16, say): the relative
     error ||grown - original|| / ||original|| that every output may have. With `proof` the models are compared in float64, too (by
     default if they are small), where a correct growth deviates by some 1e-15: see `onnx_grow.verification.proof`. `expect` are facts
-    about the grown model, such as `{"parameters": 25_600_000}`.
+    about the grown model, such as `{"parameters": 25_600_000}`. Where the grown model records its growth from the original, that is done
+    again, and has to make the same (unless more than the default tolerance is allowed, or `replay` is False): see
+    `onnx_grow.verification.replay`.
 
     Never raises because the models differ: look at `report.ok` or call `report.raise_if_failed()`. Raises
     InvalidModelError for a file that is no model or an original that does not run, InvalidRequestError for arguments
@@ -102,7 +107,23 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="onnx-grow-", ignore_cleanup_errors=True) as folder:
         seeds = seeds if whole or seeds is not None else 1
         standard = Standard(before, Stage(device, Path(folder), whole), inputs, shapes, seeds)
-        return standard.compare(after, tolerance=tolerance, max_error=max_error, proof=proof, expect=expect)
+        report = standard.compare(after, tolerance=tolerance, max_error=max_error, proof=proof, expect=expect)
+    return _with_replay(report, before, after) if replay and HISTORY in after.metadata else report
+
+
+def _with_replay(report: Report, original: Model, grown: Model) -> Report:
+    """The report with what came of doing the recorded growth again; what was changed since is a fault unless more is allowed."""
+    from onnx_grow.verification.replay import replay  # with all that grows, which other pairs do not wait for
+
+    started = time.perf_counter()
+    replayed = replay(original, grown)
+    if replayed is None:
+        return report
+    check = Check(RECORDED, replayed.same is not False, replayed.told)
+    report = replace(report, seconds=report.seconds + time.perf_counter() - started)
+    if not check.ok and (report.max_error is not None or report.tolerance > TOLERANCE):
+        return replace(report, warnings=(*report.warnings, f"{check.name}: {check.detail}"))
+    return replace(report, checks=(*report.checks, check))
 
 
 @dataclass(eq=False)
@@ -134,7 +155,7 @@ class Standard:
         self,
         grown: Model,
         *,
-        tolerance: float = 3.0,
+        tolerance: float = TOLERANCE,
         max_error: float | None = None,
         proof: bool | None = None,
         expect: checks.Expected | None = None,
