@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -224,6 +225,54 @@ class TestGitHub:
         done = _step(folder, verify, {"manifest": listed(EQUAL)})
         assert done.returncode == 0
         assert "1 of 1 pair equal" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (("verify", "a.onnx", "wide.onnx", "--junit"), "out.xml"),
+        (("verify", "a.onnx", "wide.onnx", "--html"), "out.html"),
+        (("diff", "a.onnx", "wide.onnx", "--map"), "map.json"),
+        (("widen", "a.onnx", "--dry-run", "--plan"), "plan.yaml"),
+    ],
+)
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_report_that_the_disk_has_no_room_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], file: str, existed: bool
+) -> None:
+    assert not existed or run(*words, file).exit_code == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    force = ["--force"] if existed and words[0] != "verify" else []
+    result = run(*words, file, *force)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0] == f"error: cannot write {file}: the disk is full"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    "words", [["a.onnx", "wide.onnx"], ["a.onnx", "wide.onnx", "--json"], ["a.onnx", "no.onnx", "--json"]]
+)
+@pytest.mark.parametrize("nothing", [False, True])
+def test_output_that_the_disk_has_no_room_for_is_no_verdict(
+    folder: Path, words: list[str], nothing: bool
+) -> None:
+    with open("/dev/full", "w") as full:
+        err = full if nothing else subprocess.PIPE
+        command = [sys.executable, "-m", "onnx_grow", "verify", *words]
+        result = subprocess.run(command, stdout=full, stderr=err, text=True, check=False)
+    assert result.returncode == 2
+    assert nothing or result.stderr.startswith("error: ")
+    assert nothing or "Traceback" not in result.stderr
 
 
 def test_the_pre_commit_hook(folder: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
@@ -136,9 +136,10 @@ def _report(error: Exception, given: Sequence[str]) -> int:
         error, VerificationFailedError
     ):  # which comes with the command's own document
         command = next((word for word in given if not word.startswith("-")), "")
-        show_document(
-            command, ok=False, error={"kind": type(error).__name__, "message": message, "hint": hint}
-        )
+        with suppress(OSError):  # which may be why we are here: the disk behind stdout is full
+            show_document(
+                command, ok=False, error={"kind": type(error).__name__, "message": message, "hint": hint}
+            )
     show_error(message, hint)
     return code
 

@@ -35,12 +35,12 @@ def check_trainable(
     The gradient has to reach 99 % of the (new) parameters within two steps, copies have to become different, and the statistics of
     BatchNormalization have to follow the data. Exits with 1 if not.
     """
-    from onnx_grow.report.learning import Trainability
-    from onnx_grow.training import check_learning
     from onnx_grow.training.requirements import require
 
     require("torch", "check-trainable")
+    from onnx_grow.report.learning import Trainability
     from onnx_grow.torch import load
+    from onnx_grow.training import check_learning
     from onnx_grow.training.checks import made_up_goal, trial_inputs
 
     if source == teacher == STANDARD:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnx_grow.cli.documents import placed
 from onnx_grow.cli.files import STANDARD, bytes_on_disk, read
 from onnx_grow.cli.options import MODEL, Document, presented
 from onnx_grow.cli.screen import Screen
@@ -59,5 +60,5 @@ def _write_map(file: str, original: Model, grown: Model) -> None:
     from onnx_grow.growth.correspondence import lists, replayed
 
     _, maps = replayed(original, grown)
-    with click.open_file(file, "w", encoding="utf-8", atomic=True) as out:
-        json.dump(lists(maps), out)
+    with placed(file) as out:
+        out.write_text(json.dumps(lists(maps)), encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnx_grow.cli.documents import placed
 from onnx_grow.cli.guard import writes_into
 from onnx_grow.cli.screen import Advance, is_terminal
 from onnx_grow.errors import InvalidModelError, OutputError
@@ -78,14 +79,10 @@ def check_plan_file(path: str, source: str, target: Target) -> None:
 def write_plan(path: str, plan: WidenPlan | DeepenPlan | GrowPlan, model: Model) -> None:
     """Write a plan for `model` as a recipe, at once or not at all."""
     from onnx_grow.growth import GrowPlan
-    from onnx_grow.model.staging import hidden_folder
 
     whole = plan if isinstance(plan, GrowPlan) else GrowPlan((plan,), model.sha256)
-    writes_into(Path(path).absolute().parent)
-    with hidden_folder(Path(path).absolute().parent) as folder:
-        staged = folder / "plan.yaml"
-        staged.write_text(whole.to_yaml(), encoding="utf-8", newline="\n")
-        staged.replace(path)
+    with placed(path) as file:
+        file.write_text(whole.to_yaml(), encoding="utf-8", newline="\n")
 
 
 @dataclass(frozen=True)

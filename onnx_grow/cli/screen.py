@@ -7,12 +7,13 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
+from onnx_grow.cli.documents import placed
 from onnx_grow.errors import VerificationFailedError
 from onnx_grow.report.figures import printable
 
@@ -48,8 +49,8 @@ class Screen:
             from onnx_grow.report.page import page
 
             text = page(_document(self.command, **document))
-            with click.open_file(self.html, "w", encoding="utf-8", atomic=True) as file:
-                file.write(text)
+            with placed(self.html) as file:
+                file.write_text(text, encoding="utf-8")
         if self.as_json:
             show_document(self.command, **document)
         elif not self.quiet:
@@ -91,12 +92,13 @@ def show_document(command: str, **fields: Any) -> None:
 def show_error(message: str, hint: str = "") -> None:
     """Print `error: ...`, and where there is one `hint: ...`, on stderr."""
     colour = is_terminal(sys.stderr) and _colours()
-    for label, style, text in (("error:", "red", message), ("hint:", "cyan", hint)):
-        if text:
-            click.echo(
-                f"{click.style(label, fg=style, bold=True) if colour else label} {printable(_joined(text))}",
-                err=True,
-            )
+    with suppress(OSError):  # stderr is a file on a full disk: the exit code still tells
+        for label, style, text in (("error:", "red", message), ("hint:", "cyan", hint)):
+            if text:
+                click.echo(
+                    f"{click.style(label, fg=style, bold=True) if colour else label} {printable(_joined(text))}",
+                    err=True,
+                )
 
 
 def _drawn(view: RenderableType, stream: TextIO | None) -> str:

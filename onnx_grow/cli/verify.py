@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from onnx_grow.cli.documents import placed
 from onnx_grow.cli.files import STANDARD, read
 from onnx_grow.cli.options import MODEL, Document, checking_options, exclude, presented
 from onnx_grow.cli.screen import Screen
@@ -140,12 +141,13 @@ def _tell(documents: Any, junit: str | None) -> None:
     if junit:
         from onnx_grow.report.junit import write_junit
 
-        write_junit(documents, junit)
+        with placed(junit) as file:
+            write_junit(documents, file)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         from onnx_grow.report.github import summary, workflow_commands
 
         for line in workflow_commands(documents):
             click.echo(line, err=True)
-        if file := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with open(file, "a", encoding="utf-8") as out:
+        if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with open(page, "a", encoding="utf-8") as out:
                 out.write(summary(documents))

@@ -30,7 +30,7 @@ from onnx_grow.model.weights import DATA_FIELDS, Typed, Weight
 if TYPE_CHECKING:
     from onnx_grow.model.model import Model
 
-__all__ = ["PendingFile", "Progress", "filled", "save", "staged"]
+__all__ = ["PendingFile", "Progress", "filled", "save", "staged", "translated"]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes written, bytes to write) after every piece."""
@@ -86,7 +86,7 @@ def staged(
     target = Path(os.path.abspath(path))
     layout = _Layout.of(model, target.name, external)
     with ExitStack() as until_left:
-        with _translated(target):
+        with translated(target):
             _check(target, layout.names, force, model.data_files)
             folder = until_left.enter_context(hidden_folder(target.parent))
             layout.check_room(folder)
@@ -111,7 +111,7 @@ class PendingFile:
 
     def commit(self) -> Path:
         """Rename the file or files into place and return the target. Raises OutputError."""
-        with _translated(self.target), locked(self.target.parent):
+        with translated(self.target), locked(self.target.parent):
             _check(self.target, self.names, self.force, self.kept)
             os.replace(self.path, self.target) if len(self.names) == 1 else install(self.folder, self.target)
             _sync_folder(self.target.parent)
@@ -318,7 +318,8 @@ _REASONS = {
 
 
 @contextmanager
-def _translated(target: Path) -> Iterator[None]:
+def translated(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Within it, what the system says against writing `target` is an OutputError that says why, and what to do."""
     try:
         yield
     except OSError as error:
