@@ -11,6 +11,8 @@ import onnx
 import pytest
 from graphs import build
 from onnx import TensorProto, numpy_helper
+from single_operators import Single
+from test_operators_single import PACKED
 
 import onnx_grow as og
 
@@ -146,6 +148,12 @@ FUSED = {
     "MultiHeadAttention": "y = com.microsoft.MultiHeadAttention <num_heads = 2> (x, s, s, d)",
     "RotaryEmbedding": "y = com.microsoft.RotaryEmbedding <num_heads = 2> (x, k, ct, st)",
     "Inverse": "y = com.microsoft.Inverse(w)",
+    "MoE": "r = Reshape(s, rs) g = MatMul(r, wg) y = com.microsoft.MoE <k = 2, normalize_routing_weights = 1> (x, g, ma, mb, na, nb)",
+    "MoE with a gate": """r = Reshape(s, rs) g = MatMul(r, wg) m2 = Concat <axis = 1> (ma, ma) b2 = Concat <axis = 1> (mb, mb)
+        y = com.microsoft.MoE <k = 2, activation_type = "swiglu", swiglu_fusion = 1, activation_alpha = 1.7, activation_beta = 1.0,
+        swiglu_limit = 0.5> (x, g, m2, b2, na, nb)""",
+    "FusedGemm with Softplus": 'f = Flatten <axis = 2> (x) y = com.microsoft.FusedGemm <activation = "Softplus"> (f, w, b)',
+    "MaxRoiPool": "y = MaxRoiPool <pooled_shape = [2, 3], spatial_scale = 0.5> (im, boxes)",
 }
 
 
@@ -154,7 +162,10 @@ def test_fused_operators_are_those_of_onnx_runtime(operator: str) -> None:
     model = build(
         f"""(float[2, 3, 8] x, float[2, 3, 8] s) => (float[A, B, C] y)
         <float[8, 8] w, float[8] b, float[8] c, float[8, 24] q, float[24] d, float[5, 8] v, float[3, 8] p, int32[2, 3] i,
-         int64[2, 3] k, float[5, 2] ct, float[5, 2] st, float[4, 3, 3] e, float[4] f> {{ {FUSED[operator]} }}""",
+         int64[2, 3] k, float[5, 2] ct, float[5, 2] st, float[4, 3, 3] e, float[4] f, float[3, 6, 8] ma, float[3, 6] mb,
+         float[3, 8, 6] na, float[3, 8] nb, float[8, 3] wg, int64[2] rs = {{6, 8}}, float[2, 3, 9, 7] im, float[3, 5] boxes>
+        {{ {FUSED[operator]} }}""",
+        boxes=np.array([[0, 2, 3, 9, 15], [1, 0, 0, 30, 7], [1, 5, 5, 5, 5]], np.float32),
         i=np.array([[0, 4, 2], [1, 1, 3]], np.int32),
         k=np.array([[0, 1, 2], [2, 3, 4]]),
     ).to_proto()
@@ -165,6 +176,91 @@ def test_fused_operators_are_those_of_onnx_runtime(operator: str) -> None:
         (found,) = flat(bridge.load(og.load(model), verify=False)(torch.from_numpy(x), torch.from_numpy(s)))
     (expected,) = in_onnx_runtime(model, [x, s])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def same_as_in_onnx_runtime(model: onnx.ModelProto) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input]
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    with torch.no_grad():
+        found = list(flat(bridge.load(og.load(model), verify=False)(*map(torch.from_numpy, inputs))))
+    expected = in_onnx_runtime(model, inputs)
+    assert expected is not None
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+GROUPED = {
+    "plain": ("", ""),
+    "of a window": ("local_window_size = 2", ""),
+    "capped": ("softcap = 0.5, scale = 2.0", ""),
+    "smooth": ("smooth_softmax = 1", ""),
+    "turned": ("do_rotary = 1", "cos, sin"),
+    "turned in pairs": ("do_rotary = 1, rotary_interleaved = 1", "cos, sin"),
+    "with positions": ("do_rotary = 1", "cos, sin, at"),
+    "with a bias": ("", ", , , bias"),
+    "with a sink": ("", ", , , , sink"),
+}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", GROUPED)
+def test_grouped_attention_is_that_of_onnx_runtime(kind: str, steps: int) -> None:
+    """One step behind a past, whose length differs from sample to sample, or several without one."""
+    settings, more = GROUPED[kind]
+    past = 4 if steps == 1 else 0
+    model = build(
+        f"""(float[2, {steps}, 64] q, float[2, {steps}, 32] k, float[2, {steps}, 32] v, float[2, 2, {past}, 16] pk,
+        float[2, 2, {past}, 16] pv) => (float[2, {steps}, 64] y, float[2, 2, {past + steps}, 16] nk, float[2, 2, {past + steps}, 16] nv)
+        <int32[2] last, int32[1] total = {{{past + steps}}}, float[9, 8] cos, float[9, 8] sin, int64[2, {steps}] at,
+         float[2, 4, {steps}, {past + steps}] bias, float[4] sink> {{
+        y, nk, nv = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 2{", " * bool(settings)}{settings}>
+        (q, k, v, pk, pv, last, total{", " * bool(more)}{more}) }}""",
+        last=np.array([past - 2, past] if past else [2, 2], np.int32),
+        at=np.arange(2 * steps).reshape(2, steps),
+    ).to_proto()
+    same_as_in_onnx_runtime(model)
+
+
+@pytest.mark.parametrize("single", [row[0] for row in PACKED if row[0].op != "MatMulBnb4"], ids=str)
+def test_packed_weights_are_those_of_onnx_runtime(single: Single) -> None:
+    model = single.model(np.random.default_rng(0)).to_proto()
+    if any(each.data_type in (TensorProto.INT4, TensorProto.UINT4) for each in model.graph.initializer):
+        pytest.skip("weights of four bits are not told from whole bytes")
+    same_as_in_onnx_runtime(model)
+
+
+def test_the_gradient_of_a_region_reaches_the_image_and_the_box() -> None:
+    align = TABLE["", "RoiAlign"]
+    image = torch.rand(1, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+    box = torch.tensor([[1.2, 0.7, 4.4, 5.1]], dtype=torch.float64, requires_grad=True)
+    inside = {"output_height": 2, "output_width": 2, "sampling_ratio": 2, "opset": 16}
+    assert torch.autograd.gradcheck(lambda x, b: align(x, b, torch.tensor([0]), **inside), (image, box))
+
+
+def test_rounding_on_the_way_passes_the_gradient_where_nothing_is_cut_off() -> None:
+    model = build(
+        """(float[2, 4] x) => (float[2, 3] y) <float[4, 3] w, float s = {0.01}, int8 z = {3}> {
+        q = QuantizeLinear(w, s, z) d = DequantizeLinear(q, s, z) y = MatMul(x, d) }""",
+        w=np.array([[0.1, 0.2, 9.0], [-0.1, 0, 0], [0.5, -9.0, 0.3], [0, 0, 1.2]], np.float32),
+    )
+    network = bridge.load(model)
+    network(torch.ones(2, 4)).sum().backward()
+    (weight,) = network.parameters()
+    expected = torch.full((4, 3), 2.0)
+    expected[0, 2] = expected[2, 1] = 0
+    assert torch.equal(weight.grad, expected)
+
+
+def test_texts_are_given_as_arrays() -> None:
+    model = build(
+        """(float[2, 3] x) => (string[1, 2] label, float[2, 3] y) <float[3, 3] w, string[3] names> {
+        y = MatMul(x, w) k = ArgMax <axis = 1, keepdims = 0> (y)
+        label = ai.onnx.ml.ArrayFeatureExtractor(names, k) }""",
+        names=np.array(["a", "b", "c"], object),
+    )
+    labels, _ = bridge.load(model)(torch.randn(2, 3))
+    assert set(labels.reshape(-1)) <= {"a", "b", "c"}
 
 
 def test_the_table_names_functions_that_can_be_pickled() -> None:

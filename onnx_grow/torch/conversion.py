@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, inliner
 
 from onnx_grow.errors import InvalidRequestError, UnsupportedOperatorError
 from onnx_grow.model import Inline, Model, Weight, dtype_name, inlined
 from onnx_grow.model.tensors import Held, held
 from onnx_grow.model.walk import all_nodes
 from onnx_grow.torch.network import Entry, Network
-from onnx_grow.torch.program import compiled
+from onnx_grow.torch.operators import TABLE
+from onnx_grow.torch.program import compiled, missing
 from onnx_grow.torch.trainable import trainable
 from onnx_grow.torch.values import DTYPES, STORED, array_of, tensor_of
 
@@ -26,15 +27,16 @@ __all__ = ["converted", "save"]
 
 def converted(source: Model) -> Network:
     """A module that computes what a model computes, in eval mode; `onnx_grow.torch.load` without the comparison."""
-    flat = inlined(source)
+    flat = _written_out(inlined(source))
     kept = {each.key for each in held(source) if each.is_written}
     tensors = list(held(flat))
     _refuse_narrow(flat, tensors)
     learning = trainable(flat, tensors)
     keys = {(id(each.graph), each.name): each.key for each in tensors}
+    texts = {name: weight for name, weight in source.weights.items() if weight.dtype == TensorProto.STRING}
+    keys.update(((id(flat.skeleton.graph), name), name) for name in texts)
     program = compiled(flat.skeleton.graph, keys, _versions(flat.skeleton))
     entries = (_entry(each, each.key in learning, each.key in kept) for each in tensors)
-    texts = {name: weight for name, weight in source.weights.items() if weight.dtype == TensorProto.STRING}
     return Network(program, entries, source.skeleton, texts).eval()
 
 
@@ -63,6 +65,19 @@ def save(network: Network, model: Model | None = None) -> Model:
         else:
             each.replace(array)
     return replace(model, skeleton=skeleton, weights=weights, path=None, data_files=(), content=None)
+
+
+def _written_out(model: Model) -> Model:
+    """The model with operators that have no function here as those that ONNX defines them by, where it does."""
+    if not any(missing(model.skeleton.graph)):
+        return model
+    try:
+        skeleton = inliner.inline_selected_functions(
+            model.skeleton, list(TABLE), exclude=True, inline_schema_functions=True
+        )
+    except RuntimeError:  # the bindings' name for a failed assertion: its types are not known, say
+        return model
+    return replace(model, skeleton=skeleton)
 
 
 def _refuse_narrow(model: Model, tensors: Sequence[Held]) -> None:

@@ -81,6 +81,8 @@ def run(network: Network, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[st
             found[f"{name}[keys]"] = np.array([str(key) for row in result for key in row])
         elif isinstance(result, list):
             found.update((f"{name}[{k}]", array_of(item)) for k, item in enumerate(result))
+        elif isinstance(result, np.ndarray):
+            found[name] = result
         elif result is not None:
             found[name] = array_of(result)
     return found

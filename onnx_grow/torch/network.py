@@ -54,6 +54,7 @@ class Network(nn.Module):
         self._program = program
         self._skeleton = skeleton
         self._texts = dict(texts)
+        self._labels = {name: text.array().astype(str) for name, text in texts.items()}
         self._places: dict[str, tuple[str, ...]] = {}
         for entry in entries:
             self._places[entry.key] = self._register_entry(entry)
@@ -72,10 +73,10 @@ class Network(nn.Module):
         return self._program.outputs
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """The output of the model, or a tuple of its outputs."""
+        """The output of the model, or a tuple of its outputs; texts (the names of classes) are arrays of NumPy's."""
         given = self._given(inputs, named)
         tensors = {key: self._tensor(place) for key, place in self._places.items()}
-        context = Context(tensors, self._hosts, self._device(given), self.training)
+        context = Context(tensors, {**self._hosts, **self._labels}, self._device(given), self.training)
         values = self._program.run(context, given)
         results = tuple(values.tensor(name) for name in self._program.outputs)
         return results[0] if len(results) == 1 else results

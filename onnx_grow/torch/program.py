@@ -14,7 +14,7 @@ from onnx_grow.errors import UnsupportedOperatorError
 from onnx_grow.torch.operators import HOST, TABLE, Unsupported
 from onnx_grow.torch.values import Context, Values
 
-__all__ = ["Program", "compiled"]
+__all__ = ["Program", "compiled", "missing"]
 
 _IGNORED = frozenset({"consumed_inputs"})
 """Attributes that say nothing about the result."""
@@ -37,7 +37,8 @@ class Program:
         """The values at the end of a run. `outer` are those of the graph around this one, if any."""
         values = Values(context, outer)
         for name, key in self.constants.items():
-            values.tensors[name] = context.tensors[key]
+            if key in context.tensors:
+                values.tensors[name] = context.tensors[key]
             if key in context.hosts:
                 values.hosts[name] = context.hosts[key]
         for name, value in zip(self.inputs, inputs, strict=True):
@@ -100,37 +101,50 @@ def compiled(graph: GraphProto, keys: Mapping[tuple[int, str], str], versions: M
     `keys` are those of the tensors that graphs hold, by the identity of the graph and the name in it. `versions` are those of the
     operator sets. Raises UnsupportedOperatorError where an operator, or an attribute, is not in the table.
     """
-    missing = dict.fromkeys(_missing(graph))
-    if missing:
-        first, *others = missing
+    places = list(dict.fromkeys(missing(graph)))
+    if places:
+        first, *others = places
         more = f"; nor do {', '.join(others)}" if others else ""
         raise UnsupportedOperatorError(f"{first} does not run in PyTorch{more}")
     return _program(graph, keys, versions)
 
 
-def _missing(graph: GraphProto) -> Iterator[str]:
+def missing(graph: GraphProto) -> Iterator[str]:
+    """The nodes, in the words of messages, that nothing in the table computes."""
     for node in graph.node:
         if _key(node) not in TABLE and not _is_constant(node):
             yield _place(node)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _missing(attribute.g)
+                yield from missing(attribute.g)
 
 
 def _program(graph: GraphProto, keys: Mapping[tuple[int, str], str], versions: Mapping[str, int]) -> Program:
     constants = {name: key for (holder, name), key in keys.items() if holder == id(graph)}
-    steps = [_step(node, keys, versions) for node in graph.node if not _is_constant(node)]
+    nodes = [node for node in graph.node if not _is_constant(node)]
+    rounded = {
+        n.output[0]: n.input[0] for n in nodes if n.op_type in ("QuantizeLinear", "DynamicQuantizeLinear")
+    }
+    steps = [_step(node, keys, versions, rounded) for node in nodes]
     outputs = tuple(value.name for value in graph.output)
     inputs = tuple(value.name for value in graph.input if value.name not in constants)
     return Program(inputs, constants, tuple(_with_drops(steps, outputs)), outputs)
 
 
-def _step(node: NodeProto, keys: Mapping[tuple[int, str], str], versions: Mapping[str, int]) -> _Step:
+def _step(
+    node: NodeProto,
+    keys: Mapping[tuple[int, str], str],
+    versions: Mapping[str, int],
+    rounded: Mapping[str, str],
+) -> _Step:
+    """The call of a node. `rounded` are the values that were quantised, by what came of them."""
     function = TABLE[_key(node)]
     form = _form(function)
     inputs = tuple(node.input)
     while inputs and not inputs[-1]:
         inputs = inputs[:-1]
+    if node.op_type == "DequantizeLinear" and inputs[0] in rounded:
+        inputs = *inputs, *("",) * (3 - len(inputs)), rounded[inputs[0]]
     attributes, bodies = {}, {}
     for attribute in node.attribute:
         if attribute.name in _IGNORED:

@@ -125,7 +125,7 @@ class Values:
     hosts: dict[str, Host] = field(default_factory=dict)
 
     def tensor(self, name: str) -> Any:
-        """A value on the device: a tensor, or a list of them where it is a sequence."""
+        """A value on the device: a tensor, or a list of them where it is a sequence. Texts stay an array."""
         holder = self._holder(name)
         if name not in holder.tensors:
             holder.tensors[name] = _on_device(holder.hosts[name], self.context.device)
@@ -164,7 +164,9 @@ class Values:
         raise KeyError(name)
 
 
-def _on_device(array: Host, device: torch.device) -> torch.Tensor:
+def _on_device(array: Host, device: torch.device) -> Any:
+    if array.dtype.kind == "U":
+        return array
     if array.dtype == object:
         return torch.tensor(sizes(array), device=device).reshape(array.shape)
     return tensor_of(array).to(device)

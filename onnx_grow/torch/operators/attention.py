@@ -108,6 +108,77 @@ def multi_head_attention(
     return _rows(torch.softmax(scores, -1) @ values), keys, values
 
 
+def grouped_attention(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    past_key: Tensor | None,
+    past_value: Tensor | None,
+    last: Tensor,
+    total_length: Tensor,
+    cosines: Tensor | None = None,
+    sines: Tensor | None = None,
+    positions: Tensor | None = None,
+    bias: Tensor | None = None,
+    sink: Tensor | None = None,
+    *,
+    do_rotary: int = 0,
+    kv_num_heads: int,
+    local_window_size: int = -1,
+    num_heads: int,
+    rotary_interleaved: int = 0,
+    scale: float = 0.0,
+    smooth_softmax: int = 0,
+    softcap: float = 0.0,
+) -> tuple[Tensor, ...]:
+    """ONNX Runtime's GroupQueryAttention: causal, several heads of queries to one of keys, which are written behind those of the past.
+
+    `last` is the place of every sample's last step: samples may be of different lengths.
+    """
+    if key is None or value is None:
+        size = query.shape[-1] // (num_heads + 2 * kv_num_heads)
+        query, key, value = query.split([size * n for n in (num_heads, kv_num_heads, kv_num_heads)], -1)
+    steps, total = query.shape[1], int(total_length)
+    starts = (last.reshape(-1, 1).long() + 1 - steps).clamp(min=0)
+    places = starts + torch.arange(steps, device=query.device)
+    if do_rotary and cosines is not None and sines is not None:
+        at = places if positions is None else positions
+        if positions is not None and not starts.any():  # of the first steps it reads one position only
+            at = positions.flatten()[0] + places
+        turned = {"interleaved": rotary_interleaved, "rotary_embedding_dim": 2 * cosines.shape[-1]}
+        query = rotary_embedding(query, cosines, sines, at, num_heads=num_heads, **turned)
+        key = rotary_embedding(key, cosines, sines, at, num_heads=kv_num_heads, **turned)
+    keys = _behind(past_key, _heads(key, kv_num_heads), places, total)
+    values = _behind(past_value, _heads(value, kv_num_heads), places, total)
+    queries, repeats = _heads(query, num_heads), num_heads // kv_num_heads
+    seen = torch.arange(total, device=query.device)
+    distance = places[:, None, :, None] - seen
+    hidden = distance < 0
+    if local_window_size > 0:
+        hidden = hidden | (distance >= local_window_size)
+    scores = queries @ keys[:, :, :total].repeat_interleave(repeats, 1).transpose(-1, -2)
+    scores = scores * (scale or 1 / math.sqrt(queries.shape[-1]))
+    scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+    scores = (scores if bias is None else scores + bias[..., :total]).masked_fill(hidden, -torch.inf)
+    if smooth_softmax or sink is not None:  # one more thing to look at, of which nothing comes
+        level = scores.new_zeros(num_heads) if sink is None else sink
+        one_more = level.reshape(-1, 1, 1).expand(*scores.shape[:3], 1)
+        shares = torch.softmax(torch.cat([scores, one_more], -1), -1)[..., :-1]
+    else:
+        shares = torch.softmax(scores, -1)
+    y = shares @ values[:, :, :total].repeat_interleave(repeats, 1)
+    return _rows(y), keys, values
+
+
+def _behind(past: Tensor | None, new: Tensor, places: Tensor, total: int) -> Tensor:
+    """The past with new steps at some places of every sample, long enough for them."""
+    if past is None or not past.shape[2]:
+        past = new.new_zeros((*new.shape[:2], 0, new.shape[3]))
+    written = torch.arange(past.shape[2], device=new.device)[:, None] < places[:, :1, None, None]
+    room = torch.nn.functional.pad(past * written, (0, 0, 0, max(total - past.shape[2], 0)))
+    return room.scatter(2, places[:, None, :, None].expand(new.shape), new)
+
+
 def packed_attention(
     x: Tensor,
     weights: Tensor,
@@ -239,6 +310,7 @@ TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "Attention"): attention,
     ("", "RotaryEmbedding"): rotary_embedding,
     ("com.microsoft", "Attention"): packed_attention,
+    ("com.microsoft", "GroupQueryAttention"): grouped_attention,
     ("com.microsoft", "MultiHeadAttention"): multi_head_attention,
     ("com.microsoft", "RotaryEmbedding"): rotary_embedding_of_microsoft,
 }

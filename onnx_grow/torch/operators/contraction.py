@@ -109,6 +109,45 @@ def conv_transpose(
     return y if bias is None else y + bias.reshape(-1, *(1,) * rank)
 
 
+def deformed_conv(
+    x: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    offset_group: int = 1,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Tensor:
+    """A convolution whose windows read the image between its pixels, each element moved by an offset of its own."""
+    if weight.ndim != 4:
+        raise Unsupported(f"it has {weight.ndim - 2} spatial dimensions")
+    window = Window(x.shape[2:], weight.shape[2:], strides, dilations, pads)
+    batch, parts, elements = x.shape[0], offset_group, weight.shape[2] * weight.shape[3]
+    spatial = offset.shape[2:]
+    moved = offset.reshape(batch * parts, elements, 2, *spatial)
+    grid = []
+    for d in (1, 0):  # of width and height, from -1 to 1 over the pixels, as grid_sample has it
+        shape = [1, *(window.kernel[d] if k == d else 1 for k in (0, 1)), 1, 1]
+        inside = torch.arange(window.kernel[d], device=x.device).reshape(shape) * window.dilations[d]
+        inside = inside.expand(1, *window.kernel, 1, 1).reshape(1, elements, 1, 1)
+        steps = torch.arange(spatial[d], device=x.device) * window.strides[d] - window.before[d]
+        places = moved[:, :, d] + inside + steps.reshape(-1, *(1,) * (1 - d))
+        grid.append((2 * places + 1) / x.shape[2 + d] - 1)
+    image = x.reshape(batch * parts, -1, *x.shape[2:])
+    seen = F.grid_sample(image, torch.stack(grid, -1).flatten(1, 2), align_corners=False)
+    seen = seen.reshape(batch, parts, -1, elements, *spatial)
+    if mask is not None:
+        seen = seen * mask.reshape(batch, parts, 1, elements, *spatial)
+    columns = seen.reshape(batch, group, -1, spatial[0] * spatial[1])
+    y = (weight.reshape(group, -1, columns.shape[2]) @ columns).reshape(batch, -1, *spatial)
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
+
+
 def _of_rank(functions: Sequence[Callable[..., Tensor]], rank: int) -> Callable[..., Tensor]:
     if not 1 <= rank <= len(functions):
         raise Unsupported(f"it has {rank} spatial dimensions")
@@ -121,6 +160,7 @@ _TRANSPOSES = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "Conv"): conv,
     ("", "ConvTranspose"): conv_transpose,
+    ("", "DeformConv"): deformed_conv,
     ("", "Det"): torch.det,
     ("", "Einsum"): einsum,
     ("", "Gemm"): gemm,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +78,32 @@ def one_hot(indices: Tensor, depth: Host, values: Tensor, *, axis: int = -1) -> 
     return torch.where(hot, values[1], values[0]).movedim(-1, axis)
 
 
+def tensor_scatter(
+    past: Tensor, update: Tensor, starts: Tensor | None = None, *, axis: int = -2, mode: str = "linear"
+) -> Tensor:
+    """A cache with some steps along an axis replaced, in every sample from a place of its own on, perhaps round the end."""
+    axis = axis % past.ndim
+    steps = torch.arange(update.shape[axis], device=past.device)
+    places = steps[None] + (0 if starts is None else starts[:, None])
+    if mode == "circular":
+        places = places % past.shape[axis]
+    shape = [1] * past.ndim
+    shape[0], shape[axis] = places.shape
+    return past.scatter(axis, places.reshape(shape).expand(update.shape), update)
+
+
+def unique(x: Host, *, axis: int | None = None, sorted: int = 1) -> tuple[Host, ...]:
+    """The different elements or slices, where each is first, which each is, and how many there are."""
+    values, first, which, counts = np.unique(
+        x, return_index=True, return_inverse=True, return_counts=True, axis=axis
+    )
+    if not sorted:
+        order = np.argsort(first)
+        which = np.argsort(order)[which]
+        values, first, counts = values.take(order, axis or 0), first[order], counts[order]
+    return values, first, which.reshape(-1), counts
+
+
 def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
     """The slices along an axis, or the elements, for which a condition holds."""
     (places,) = torch.nonzero(condition, as_tuple=True)
@@ -104,4 +131,7 @@ TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "Scatter"): scatter_elements,
     ("", "ScatterElements"): scatter_elements,
     ("", "ScatterND"): scatter_nd,
+    ("", "TensorScatter"): tensor_scatter,
+    ("", "Unique"): unique,
+    ("com.microsoft", "GatherND"): gather_nd,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnx_grow.torch.operators.contraction import conv, gemm
-from onnx_grow.torch.operators.elementwise import hard_sigmoid
+from onnx_grow.torch.operators.elementwise import TABLE as ACTIVATIONS
 from onnx_grow.torch.operators.normalization import rms_normalization
 from onnx_grow.torch.operators.unsupported import Unsupported
 
@@ -52,7 +51,8 @@ def fused_gemm(
 ) -> Tensor:
     """A Gemm and an activation."""
     y = gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
-    given = [number for number in (activation_alpha, activation_beta) if number is not None]
+    numbers = (activation_alpha, activation_beta, activation_gamma)
+    given = [number for number in numbers if number is not None]
     return _activated(y, activation, given)
 
 
@@ -142,31 +142,16 @@ def inverse(x: Tensor) -> Tensor:
 
 
 def _activated(y: Tensor, name: str, numbers: Sequence[float]) -> Tensor:
-    function = _ACTIVATIONS.get(name.lower())
+    """An activation with its numbers in the order of its attributes: alpha, beta, gamma, or the bounds of Clip."""
+    if not name:
+        return y
+    if name == "Clip":
+        return torch.clamp(y, *numbers)
+    function = ACTIVATIONS.get(("", name))
     if function is None:
         raise Unsupported(f"it has the activation {name!r}")
-    return function(y, *numbers)
+    return function(y, **dict(zip(("alpha", "beta", "gamma"), numbers, strict=False)))
 
-
-def _hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
-    return hard_sigmoid(x, alpha=alpha, beta=beta)
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
-    "": _same,
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "leakyrelu": F.leaky_relu,
-    "clip": torch.clamp,
-    "hardsigmoid": _hard_sigmoid,
-    "hardswish": F.hardswish,
-    "gelu": partial(F.gelu),
-}
 
 TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "SimplifiedLayerNormalization"): rms_normalization,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,8 +15,10 @@ from onnx_grow.torch.operators.unsupported import Unsupported
 __all__ = ["TABLE"]
 
 
-def extract(x: Tensor, places: Tensor) -> Tensor:
-    """Some places of the last dimension."""
+def extract(x: Any, places: Tensor) -> Any:
+    """Some places of the last dimension, of numbers or of texts."""
+    if isinstance(x, np.ndarray):
+        return x.reshape(-1, x.shape[-1])[:, places.reshape(-1).cpu().numpy()]
     rows = x.reshape(1, -1) if x.ndim == 1 else x
     return rows.index_select(-1, places.reshape(-1).to(torch.int64))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from onnx_grow.torch.operators.unsupported import Unsupported
 from onnx_grow.torch.operators.windows import Window, padded
+from onnx_grow.torch.values import Host, sizes
 
 __all__ = ["TABLE", "max_pool"]
 
@@ -81,6 +83,28 @@ def lp_pool(
     return torch.linalg.vector_norm(_windows(x, window, 0.0), p, -1)
 
 
+def max_unpool(
+    x: Tensor,
+    places: Tensor,
+    shape: Host | None = None,
+    *,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Tensor:
+    """Zeros, but for the elements that a MaxPool has chosen, which are back in their places."""
+    window = Window(x.shape[2:], kernel_shape, strides, None, pads)
+    spatial = [
+        (size - 1) * stride + kernel - before - behind
+        for size, stride, kernel, before, behind in zip(
+            x.shape[2:], window.strides, window.kernel, window.before, window.behind, strict=True
+        )
+    ]
+    whole = sizes(shape) if shape is not None else [*x.shape[:2], *spatial]
+    y = x.new_zeros(math.prod(whole))
+    return y.scatter(0, places.reshape(-1), x.reshape(-1)).reshape(whole)
+
+
 def global_average_pool(x: Tensor) -> Tensor:
     """The mean over all spatial dimensions."""
     return x.mean(_spatial(x), keepdim=True)
@@ -135,4 +159,5 @@ TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "GlobalMaxPool"): global_max_pool,
     ("", "LpPool"): lp_pool,
     ("", "MaxPool"): max_pool,
+    ("", "MaxUnpool"): max_unpool,
 }

@@ -1,4 +1,8 @@
-"""Quantisation: whole numbers, each with a scale and a zero point. Rounding has no gradient."""
+"""Quantisation: whole numbers, each with a scale and a zero point.
+
+Rounding has no gradient. What is quantised only to be dequantised, as in a network that is to be trained with the rounding in it, passes
+the gradient on as if it had not been rounded, where it has not been cut off either: a straight-through estimator, Bengio et al. 2013.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +44,26 @@ def dequantize(
     x: Tensor,
     scale: Tensor,
     zero: Tensor | None = None,
+    rounded: Tensor | None = None,
     *,
     axis: int = 1,
     block_size: int = 0,
     output_dtype: int = 0,
 ) -> Tensor:
-    """(x - zero) scale."""
+    """(x - zero) scale. `rounded` are the numbers that x was made of, if it was: they get the gradient."""
     factor, offset = (_spread(each, x, axis, block_size) for each in (scale, zero))
     dtype = DTYPES[output_dtype] if output_dtype else scale.dtype
     y = x.to(dtype) if x.is_floating_point() else x.to(torch.int32)
     y = y if offset is None else y - offset.to(y.dtype)
-    return y.to(dtype) * factor.to(dtype)
+    y = y.to(dtype) * factor.to(dtype)
+    if rounded is None or not rounded.requires_grad or x.is_floating_point():
+        return y
+    limits = torch.iinfo(x.dtype)
+    low, high = (
+        (limit - (0 if offset is None else offset.int())) * factor for limit in (limits.min, limits.max)
+    )
+    passed = rounded.clamp(low, high).to(dtype)
+    return y + (passed - passed.detach())
 
 
 def quantize_dynamically(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

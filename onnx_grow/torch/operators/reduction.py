@@ -128,13 +128,22 @@ def along(
     return function(x.flatten(axis), -1).reshape(x.shape)
 
 
-def cumulative_sum(x: Tensor, axis: Host, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
-    """The sum of all elements so far, with or without the element itself, from either end."""
+def cumulated(
+    function: Callable[..., Tensor],
+    neutral: int,
+    x: Tensor,
+    axis: Host,
+    *,
+    exclusive: int = 0,
+    reverse: int = 0,
+) -> Tensor:
+    """The sum or product of all elements so far, with or without the element itself, from either end."""
     (dim,) = sizes(axis)
     y = x.flip(dim) if reverse else x
-    y = y.cumsum(dim, dtype=x.dtype)
+    y = function(y, dim, dtype=x.dtype)
     if exclusive:
-        y = torch.cat([torch.zeros_like(y.narrow(dim, 0, 1)), y.narrow(dim, 0, y.shape[dim] - 1)], dim)
+        first = torch.full_like(y.narrow(dim, 0, 1), neutral)
+        y = torch.cat([first, y.narrow(dim, 0, y.shape[dim] - 1)], dim)
     return y.flip(dim) if reverse else y
 
 
@@ -150,7 +159,8 @@ def top_k(
 TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "ArgMax"): argmax,
     ("", "ArgMin"): argmin,
-    ("", "CumSum"): cumulative_sum,
+    ("", "CumProd"): partial(cumulated, torch.cumprod, 1),
+    ("", "CumSum"): partial(cumulated, torch.cumsum, 0),
     ("", "Hardmax"): partial(along, _hardmax),
     ("", "LogSoftmax"): partial(along, torch.log_softmax),
     ("", "ReduceL1"): partial(reduced, _l1),
