@@ -108,7 +108,7 @@ def test_a_number_is_a_frozen_factor_in_front() -> None:
 def test_marks_freeze_and_take_statistics() -> None:
     one = node([(2, 3, 4)], (2, 3, 4))
     Signature("N !c ~d -> N c d")(one)
-    n, c, d = (next(leaves(dim)) for dim in one.dims[0])  # type: ignore[union-attr]
+    n, c, d = (leaves(dim)[0] for dim in one.dims[0])  # type: ignore[union-attr]
     assert (n.frozen, c.frozen, d.frozen) == (False, True, False)
     assert list(c.reasons) == ["Op 'o': keeps this dimension as it is"]
     assert (n.uniform, d.uniform) == (False, True)
@@ -121,8 +121,8 @@ def test_many_dimensions_are_the_same_wherever_they_stand_or_frozen_wherever() -
     assert all(same(a, b) for a, b in zip(kept.dims[0], kept.outputs[0], strict=True))  # type: ignore[arg-type]
     other = node([(2, 3, 4, 5)], (2, 3, 8, 9))
     Signature("N c !* -> N c !*")(other)
-    assert [next(leaves(dim)).frozen for dim in other.dims[0]] == [False, False, True, True]  # type: ignore[union-attr]
-    assert [next(leaves(dim)).frozen for dim in other.outputs[0]] == [False, False, True, True]  # type: ignore[union-attr]
+    assert [leaves(dim)[0].frozen for dim in other.dims[0]] == [False, False, True, True]  # type: ignore[union-attr]
+    assert [leaves(dim)[0].frozen for dim in other.outputs[0]] == [False, False, True, True]  # type: ignore[union-attr]
 
 
 def test_leading_dimensions_are_broadcast() -> None:

@@ -97,12 +97,13 @@ def verdict(proto: onnx.ModelProto) -> str:
 def test_graphsurgeon_reads_the_topology_of_every_model(loaded: dict[str, Model]) -> None:
     for name, model in loaded.items():
         topology = model.topology()
-        graph = model.skeleton.graph
-        assert [node.op for node in topology.nodes] == [node.op_type for node in graph.node], name
-        for node, proto in zip(topology.nodes, graph.node, strict=True):
+        seen = topology.graph
+        assert [node.op for node in seen.nodes] == [node.op_type for node in topology.nodes], name
+        for node, proto in zip(seen.nodes, topology.nodes, strict=True):
             assert [tensor.name for tensor in node.inputs] == list(proto.input), name
             assert [tensor.name for tensor in node.outputs] == list(proto.output), name
-        assert topology.outputs == tuple(value.name for value in graph.output), name
+        assert topology.inputs == tuple(tensor.name for tensor in seen.inputs), name
+        assert topology.outputs == tuple(tensor.name for tensor in seen.outputs), name
 
 
 def test_a_draft_without_edits_is_the_model(loaded: dict[str, Model], serialized: dict[str, bytes]) -> None:

@@ -19,13 +19,13 @@ g (bool c, float[2] x) => (float[2] y, float[2] h) <float[2] w = {1, 2}> {
 
 def test_producers_consumers_and_captures() -> None:
     topology = load(parser.parse_model(TEXT)).topology()
-    assert [node.op for node in topology.nodes] == ["Add", "Mul", "If"]
+    assert [node.op_type for node in topology.nodes] == ["Add", "Mul", "If"]
     assert topology.producers == {"h": 0, "k": 1, "y": 2}
     assert topology.consumers == {"x": [(0, 0)], "w": [(0, 1)], "h": [(1, 0), (1, 1)], "c": [(2, 0)]}
     assert topology.captured == {"k": 2, "w": 2, "h": 2}
     assert (topology.inputs, topology.outputs) == (("c", "x"), ("y", "h"))
     assert topology.proto(1).op_type == "Mul"
-    assert topology.graph.nodes is topology.nodes
+    assert [node.op for node in topology.graph.nodes] == ["Add", "Mul", "If"]
 
 
 def test_names_stay_and_an_initializer_is_no_input() -> None:
@@ -41,9 +41,9 @@ def test_names_stay_and_an_initializer_is_no_input() -> None:
 def test_each_topology_is_a_fresh_one() -> None:
     model = load(parser.parse_model(TEXT))
     before = model.skeleton.SerializeToString()
-    first = model.topology()
+    first = model.topology().graph
     first.nodes.clear()
-    assert len(model.topology().nodes) == 3
+    assert len(model.topology().graph.nodes) == 3
     assert model.skeleton.SerializeToString() == before
 
 
@@ -97,4 +97,5 @@ def test_what_graphsurgeon_cannot_import_does_not_stop_it(
     topology = Topology(model.skeleton)
     assert topology.producers == {"y": 0}
     assert topology.inputs[0] == "x"
+    assert [node.op for node in topology.graph.nodes] == ["Relu"]
     assert capfd.readouterr() == ("", "")

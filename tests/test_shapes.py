@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, parser
 import onnx_grow
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import Inline, Model, load
-from onnx_grow.shapes import candidates, evaluate, infer, observation
+from onnx_grow.shapes import candidates, evaluate, infer, observation, walk
 
 SHARED = Path(onnx_grow.__file__).resolve().parents[2] / "shared"
 ZOO = os.environ.get("ONNX_GROW_ZOO", "")
@@ -760,3 +760,57 @@ def test_real_models_agree_with_onnxruntime(path: Path, inputs: dict[str, Any]) 
     if found is None:
         pytest.skip("the model needs inputs that are not constant")
     assert found == {name: (shapes.dtype[name], shapes.shape[name]) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [
+        ("Relu(x)", "Relu(z)", True),
+        ("Relu(x)", "Relu(t)", False),
+        ("Relu(x)", "Sigmoid(x)", False),
+        ("Transpose(x)", "Transpose(z)", True),
+        ("Transpose <perm = [0, 1]> (x)", "Transpose <perm = [1, 0]> (x)", False),
+        ("Reshape(x, one)", "Reshape(x, same)", True),
+        ("Reshape(x, one)", "Reshape(x, other)", False),
+        ("Clip(x, low)", "Clip(x, , low)", False),
+    ],
+)
+def test_inference_is_asked_once_of_nodes_that_are_alike(
+    monkeypatch: pytest.MonkeyPatch, first: str, second: str, alike: bool
+) -> None:
+    asked: list[str] = []
+    real = walk.infer_node_outputs
+
+    def counting(schema: Any, node: onnx.NodeProto, *rest: Any, **more: Any) -> Any:
+        asked.append(node.output[0])
+        return real(schema, node, *rest, **more)
+
+    weights = "int64[2] one = {3, 3}, int64[2] same = {3, 3}, int64[2] other = {1, 9}, float low = {0}"
+    text = f"(float[3, 3] x, float[3, 3] z, float[1, 9] t) => (float[M, N] y) <{weights}>"
+    body = "a = " + first + " b = " + second + " c = Identity(a) y = Identity(b)"
+    monkeypatch.setattr(walk, "infer_node_outputs", counting)
+    shapes = infer(graph(text, body))
+    assert ("b" in asked) is not alike
+    alone = infer(graph(text, body.replace(first, "Identity(x)")))
+    assert (shapes.shape["b"], shapes.dtype["b"]) == (alone.shape["b"], alone.dtype["b"])
+
+
+def test_values_of_nodes_that_are_alike_are_theirs() -> None:
+    shapes = infer(
+        graph(
+            "(float[2] x) => (float[2] y) <int64[1] one = {1}, int64[1] two = {2}>",
+            "a = Add(one, one) b = Add(one, one) c = Add(one, two) d = Cast <to = 7> (one) e = Cast <to = 6> (one) y = Relu(x)",
+        )
+    )
+    assert [shapes.value[name].tolist() for name in "abcde"] == [[2], [2], [3], [1], [1]]
+    assert [shapes.value[name].dtype for name in "de"] == [np.int64, np.int32]
+
+
+def test_what_speaks_against_a_node_is_said_of_each_that_is_alike() -> None:
+    shapes = infer(
+        graph(
+            "(float[4] x) => (float[3] y) <int64[1] three = {3}>",
+            "[first] a = Reshape(x, three) [second] b = Reshape(x, three) y = Add(a, b)",
+        )
+    )
+    assert [problem.split()[1] for problem in shapes.problems] == ["'first'", "'second'"]

@@ -17,8 +17,7 @@ This module is pure: it knows nothing of ONNX.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sized
-from math import prod
+from collections.abc import Container, Iterable, Mapping, Sized
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +62,7 @@ class Sum:
     """An ordered sum of dimensions, as a concatenation makes it."""
 
     __slots__ = ("parts", "size")
+    bound: None = None  # a sum is what it is; only axes turn out to be something else
 
     def __init__(self, parts: Iterable[Dim]) -> None:
         self.parts = tuple(parts)
@@ -79,7 +79,10 @@ Maps = Mapping[Axis, Indices]  # grown axis -> index map g: new index -> old ind
 
 def size(dim: Dim) -> int:
     """Number of indices of a dimension."""
-    return prod(factor.size for factor in dim)
+    total = 1
+    for factor in dim:
+        total *= factor.size
+    return total
 
 
 def axis(n: int) -> Dim:
@@ -96,22 +99,26 @@ def concat(parts: Iterable[Dim]) -> Dim:
 
 def resolve(dim: Dim) -> Dim:
     """The product with every bound axis replaced by what it is bound to (sums keep their parts unresolved)."""
-    if not any(isinstance(f, Axis) and f.bound is not None for f in dim):
+    for factor in dim:
+        if factor.bound is not None:
+            break
+    else:
         return dim
     out: list[Factor] = []
     stack = list(reversed(dim))
     while stack:
         factor = stack.pop()
-        if isinstance(factor, Axis) and factor.bound is not None:
-            factor.bound = _shortcut(factor.bound)
-            stack.extend(reversed(factor.bound))
-        else:
+        if factor.bound is None:
             out.append(factor)
+        else:
+            bound = factor.bound = _shortcut(factor.bound)
+            stack.extend(reversed(bound))
     return tuple(out)
 
 
-def leaves(dim: Dim) -> Iterator[Axis]:
+def leaves(dim: Dim) -> list[Axis]:
     """Every free axis of a dimension, from left to right (an axis that occurs twice comes twice)."""
+    found: list[Axis] = []
     stack: list[Factor] = list(reversed(resolve(dim)))
     while stack:
         factor = stack.pop()
@@ -119,7 +126,8 @@ def leaves(dim: Dim) -> Iterator[Axis]:
             for part in reversed(factor.parts):
                 stack.extend(reversed(resolve(part)))
         else:
-            yield factor
+            found.append(factor)
+    return found
 
 
 def segments(factor: Sum) -> list[Dim]:
@@ -212,16 +220,22 @@ class Algebra:
 
     def keep_single(self, dim: Dim) -> None:
         """Let each axis of `dim`, a single channel, be the empty product, which does not grow."""
-        for leaf in list(leaves(dim)):
+        for leaf in leaves(dim):
             leaf.bound = ()
 
     def unify(self, a: Dim, b: Dim, where: str) -> None:
         """Make two dimensions of equal size the same dimension; what does not align is frozen, naming `where`."""
         work = [(a, b)]
         while work:
-            left, right = work.pop()
-            if left is not right:
-                (self._products if size(left) else self._empties)(left, right, work, where)
+            left, right = map(resolve, work.pop())
+            if left == right:
+                continue
+            if not size(left):
+                self._empties(left, right, work, where)
+            elif len(left) == len(right) == 1:
+                self._factors(left[0], right[0], work, where)
+            else:
+                self._products(left, right, work, where)
 
     def _empties(self, a: Dim, b: Dim, work: list[tuple[Dim, Dim]], where: str) -> None:
         """Equate two products of no elements: nothing tells where one goes on in the other but their empty factors."""
@@ -250,7 +264,8 @@ class Algebra:
                 self.freeze((x, y, *left, *right), f"the channels on the two sides of {where} do not align")
                 return
             right.extend(reversed(rest))
-        self.keep_single((*([x] if x else []), *left, *right))
+        if x or left or right:
+            self.keep_single((*([x] if x else []), *left, *right))
 
     def _factors(self, x: Factor, y: Factor, work: list[tuple[Dim, Dim]], where: str) -> None:
         """Equate two factors of equal size."""
@@ -349,18 +364,20 @@ class Algebra:
     def _bind(self, axis: Axis, dim: Dim) -> None:
         """Replace an axis by a structured dimension of the same size, which inherits all that is known of it."""
         axis.bound = dim
-        self.freeze(dim, *axis.reasons)
-        self.replicate(dim, *axis.replicated)
-        if axis.uniform:
+        if axis.reasons:
+            self.freeze(dim, *axis.reasons)
+        if axis.replicated:
+            self.replicate(dim, *axis.replicated)
+        if axis.statistics:
             self.uniform(dim, *axis.statistics)
 
 
 def _shortcut(dim: Dim) -> Dim:
     """Path compression: skip chains of axes that are bound to one other axis."""
-    passed: list[Axis] = []
-    while len(dim) == 1 and isinstance(dim[0], Axis) and dim[0].bound is not None:
+    passed: list[Factor] = []
+    while len(dim) == 1 and (bound := dim[0].bound) is not None:
         passed.append(dim[0])
-        dim = dim[0].bound
+        dim = bound
     for axis in passed:  # all of them: one at a time, a long chain would be walked from each of its axes
         axis.bound = dim
     return dim
@@ -380,10 +397,10 @@ def _runs(dim: Dim) -> list[Dim]:
 def _take(stack: list[Factor]) -> Factor | None:
     """Pop the next factor, resolved now: an earlier step of the same walk may have bound it. None at the end."""
     while stack:
-        first, *others = resolve((stack.pop(),)) or (None,)
-        stack.extend(reversed(others))
-        if first is not None:
-            return first
+        factor = stack.pop()
+        if factor.bound is None:
+            return factor
+        stack.extend(reversed(resolve((factor,))))
     return None
 
 

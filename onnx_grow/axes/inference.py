@@ -5,11 +5,12 @@ Nothing here knows an operator. A node without a rule, or one whose rule gives u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx
+from onnx import AttributeProto
 
 from onnx_grow.axes.algebra import Dim, axis
 from onnx_grow.axes.equations import Node, Rule, Statements, Unsupported
@@ -95,7 +96,7 @@ class _Walk:
         if proto.op_type == "Constant" and not domain:
             self.constants.add(proto.output[0])
             return
-        view = self._view(index, proto, label)
+        view = self._view(index, proto, domain, label)
         try:
             if rule is None:
                 operator = f"{domain}.{proto.op_type}" if domain else proto.op_type
@@ -140,9 +141,9 @@ class _Walk:
             tuple(self.refused),
         )
 
-    def _view(self, index: int, proto: onnx.NodeProto, label: str) -> Node:
-        names = list(proto.input)
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
+    def _view(self, index: int, proto: onnx.NodeProto, domain: str, label: str) -> Node:
+        names, shapes = list(proto.input), self.shapes
+        constant = [self._constant(name) for name in names]
         return Node(
             index,
             proto.op_type,
@@ -150,21 +151,22 @@ class _Walk:
             self.opsets.get(domain, 1),
             _attributes(proto),
             [self._use(index, i, name) for i, name in enumerate(names)],
-            [self.shapes.value.get(name) for name in names],
-            [self._constant(name) for name in names],
-            [None if not name or self._constant(name) else self.origins.get(name, -1) for name in names],
-            [self.shapes.shape.get(name) if name else None for name in proto.output],
+            [shapes.value.get(name) for name in names],
+            constant,
+            [
+                None if stored or not name else self.origins.get(name, -1)
+                for name, stored in zip(names, constant, strict=True)
+            ],
+            [shapes.shape.get(name) if name else None for name in proto.output],
             [self._read(name) for name in proto.output],
             self.said,
-            [self.shapes.jumps.get(name) for name in names],
+            [shapes.jumps.get(name) for name in names] if shapes.jumps else (),
         )
 
     def _read(self, name: str) -> bool:
         """Whether anything reads a tensor, if only the world outside."""
-        return any(
-            name in readers
-            for readers in (self.topology.consumers, self.topology.outputs, self.topology.captured)
-        )
+        topology = self.topology
+        return name in topology.consumers or name in topology.outputs or name in topology.captured
 
     def _constant(self, name: str) -> bool:
         return name in self.constants or name in self.folded
@@ -241,15 +243,16 @@ def _attributes(proto: onnx.NodeProto) -> dict[str, Any]:
     """Numbers and texts; tensors and graphs are none of a rule's business."""
     out: dict[str, Any] = {}
     for attribute in proto.attribute:
-        match attribute.type:
-            case onnx.AttributeProto.INT:
-                out[attribute.name] = attribute.i
-            case onnx.AttributeProto.INTS:
-                out[attribute.name] = list(attribute.ints)
-            case onnx.AttributeProto.FLOAT:
-                out[attribute.name] = attribute.f
-            case onnx.AttributeProto.STRING:
-                out[attribute.name] = attribute.s.decode(errors="replace")
-            case onnx.AttributeProto.FLOATS:
-                out[attribute.name] = list(attribute.floats)
+        read = _READ.get(attribute.type)
+        if read is not None:
+            out[attribute.name] = read(attribute)
     return out
+
+
+_READ: dict[int, Callable[[AttributeProto], Any]] = {
+    AttributeProto.INT: lambda attribute: attribute.i,
+    AttributeProto.INTS: lambda attribute: list(attribute.ints),
+    AttributeProto.FLOAT: lambda attribute: attribute.f,
+    AttributeProto.FLOATS: lambda attribute: list(attribute.floats),
+    AttributeProto.STRING: lambda attribute: attribute.s.decode(errors="replace"),
+}

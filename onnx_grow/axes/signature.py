@@ -72,7 +72,7 @@ class Signature:
                 elif token.factors:
                     node.unify(span[0], _product(node, token, size(span[0]), names, known))
                 else:
-                    _single(node, names, token, span[0])
+                    _single(node, names, token.mark, token.name, span[0])
                 for part in token.factors or (token,):
                     if part.mark == "/":
                         contracted.setdefault(part.name, []).append((i, position))
@@ -127,19 +127,19 @@ def _match(tokens: Sequence[_Token], dims: Sequence[Dim]) -> list[tuple[_Token, 
     return out
 
 
-def _single(node: Node, names: Names, token: _Token, dim: Dim) -> None:
-    bound = names.get(token.name)
+def _single(node: Node, names: Names, mark: str, name: str, dim: Dim) -> None:
+    bound = names.get(name)
     if bound is None or size(bound) == 1:
-        names[token.name] = dim
+        names[name] = dim
     elif size(dim) != 1:
         node.unify(bound, dim)
-    _mark(node, token, dim)
+    _mark(node, mark, dim)
 
 
-def _mark(node: Node, token: _Token, dim: Dim) -> None:
-    if token.mark == "~":
+def _mark(node: Node, mark: str, dim: Dim) -> None:
+    if mark == "~":
         node.uniform(dim)
-    elif token.mark == "!":
+    elif mark == "!":
         node.freeze(dim, "keeps this dimension as it is")
 
 
@@ -147,10 +147,10 @@ def _span(node: Node, names: Names, token: _Token, dims: Sequence[Dim]) -> None:
     """Dimensions of a `*` or `...`; each is kept under a name of its own, counted from the right."""
     if token.mark == "!":
         for dim in dims:
-            _mark(node, token, dim)
+            _mark(node, token.mark, dim)
         return
     for k, dim in enumerate(reversed(dims), start=1):
-        _single(node, names, _Token(token.mark, f"{token.name}{k}"), dim)
+        _single(node, names, token.mark, f"{token.name}{k}", dim)
 
 
 def _product(node: Node, token: _Token, total: int, names: Names, known: dict[str, int]) -> Dim:
@@ -166,7 +166,7 @@ def _product(node: Node, token: _Token, total: int, names: Names, known: dict[st
             out += node.frozen(int(part.name), "has a fixed number of these")
             continue
         dim = names.setdefault(part.name, axis(total // rest if n is None else n))
-        _mark(node, part, dim)
+        _mark(node, part.mark, dim)
         out += dim
     return out
 
@@ -190,6 +190,6 @@ def _output(
                 out.append(node.frozen(n, "computes this dimension from its positions, not its channels"))
             else:
                 dim = names.setdefault(token.name, axis(n))
-                _mark(node, token, dim)
+                _mark(node, token.mark, dim)
                 out.append(dim)
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from html import escape
@@ -151,10 +151,16 @@ class _Tabulation:
         self.holders: dict[Axis, set[int]] = {}
         self.roles: dict[Axis, set[str]] = {}
         self.summed: dict[int, set[Axis]] = {}
+        self.leaves: dict[str, tuple[Axis, ...]] = {}
         for contraction in analysis.said.contractions:
             self.summed.setdefault(contraction.node, set()).update(leaves(contraction.over))
 
     def table(self) -> AxisTable:
+        self.leaves = {
+            name: tuple(leaf for dim in dims for leaf in leaves(dim))
+            for name, dims in self.analysis.dims.items()
+            if name not in self.analysis.folded
+        }
         for index in range(len(self.analysis.topology.nodes)):
             self._node(index)
         for index, dim in self.analysis.said.inside:
@@ -189,8 +195,7 @@ class _Tabulation:
 
     def _node(self, index: int) -> None:
         proto = self.analysis.topology.proto(index)
-        inputs = self._leaves(name for name in proto.input if name not in self.analysis.folded)
-        outputs = self._leaves(name for name in proto.output if name not in self.analysis.folded)
+        inputs, outputs = self._leaves(proto.input), self._leaves(proto.output)
         summed = self.summed.get(index, set())
         for leaf in outputs:
             seen = self.writers.setdefault(leaf, [])
@@ -213,9 +218,8 @@ class _Tabulation:
         """Whether a constant is made of numbers rather than counts: floats, or integers that stand for some."""
         return (index, i) in self.analysis.said.zeros or _is_float(self.analysis.shapes.dtype.get(name, 0))
 
-    def _leaves(self, names: Iterator[str]) -> dict[Axis, None]:
-        dims = (dim for name in names for dim in self.analysis.dims.get(name, ()))
-        return {leaf: None for dim in dims for leaf in leaves(dim)}
+    def _leaves(self, names: Iterable[str]) -> dict[Axis, None]:
+        return {leaf: None for name in names for leaf in self.leaves.get(name, ())}
 
     def _name(self, found: Axis, taken: Mapping[str, Axis]) -> str:
         writers = self.writers[found]

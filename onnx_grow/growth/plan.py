@@ -418,7 +418,7 @@ def _products(dim: Dim) -> Iterator[list[list[Axis]]]:
     stack: list[Dim] = [dim]
     while stack:
         factors = resolve(stack.pop())
-        yield [list(leaves((factor,))) for factor in factors]
+        yield [leaves((factor,)) for factor in factors]
         stack += [part for factor in factors if isinstance(factor, Sum) for part in segments(factor)]
 
 

@@ -136,10 +136,12 @@ def widened(
     request = Request(factor, widths, kinds, globs, to_params, to_macs, multiple_of)
     request.check()
     analysis = analyse(model, shapes)
-    if kinds == DEFAULT_KINDS and not any(row.kind in kinds for row in tabulate(analysis).growable):
+    table = tabulate(analysis)
+    if kinds == DEFAULT_KINDS and not any(row.kind in kinds for row in table.growable):
         request = replace(request, kinds=KINDS)
+    check_request(table, request)
     scatter = noise if scheme == "noise" else 0.0
-    return _Settlement(analysis, request, scheme, seed, scatter).reached(model)
+    return _Settlement(analysis, request, scheme, seed, scatter).reached(model, table)
 
 
 def apply_widen(model: Model, plan: WidenPlan) -> Model:
@@ -175,13 +177,9 @@ class _Settlement:
         self.refused: dict[str, str] = {}
         self.copied: dict[str, str] = {}
 
-    def reached(self, model: Model) -> tuple[WidenPlan, Model]:
-        """The plan, and what it makes of the model."""
-        check_request(
-            tabulate(self.analysis), self.request
-        )  # once: an axis of one channel that is refused is no longer listed
+    def reached(self, model: Model, table: AxisTable) -> tuple[WidenPlan, Model]:
+        """The plan, and what it makes of the model whose axes are those of a table."""
         while True:
-            table = tabulate(self.analysis)
             growths, skipped = solve(self.analysis, table, self.request, inserting=self.empty.scheme == "pad")
             growths = assigned(self.analysis, growths, table, self.empty.scheme, self.copied)
             plan = replace(self.empty, axes=growths, skipped=(*self.refused.items(), *skipped))
@@ -192,6 +190,7 @@ class _Settlement:
             except Refusal as refusal:
                 self._leave_out(table, plan, refusal)
                 self.unforeseen = None
+                table = tabulate(self.analysis)  # a refused axis of one channel is no longer listed
                 continue
             if self.budget is None or self._is_as_foreseen(grown, self.budget):
                 return plan, nested(grown)

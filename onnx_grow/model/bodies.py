@@ -68,7 +68,8 @@ def flattened(model: Model) -> Model:
 
     Owners of which something is unusual (sparse initializers, the Scan of operator set 8) stay as they are.
     """
-    if not any(_is_described(node, model.opset) for node in model.skeleton.graph.node):
+    opset = model.opset
+    if not any(_is_described(node, opset) for node in model.skeleton.graph.node):
         return model
     return _Flattening(model).run()
 
@@ -134,8 +135,10 @@ def _is_described(node: NodeProto, opset: int) -> bool:
 
 
 def _is_owner(node: NodeProto, opset: int) -> bool:
+    if node.op_type not in _BODIES:
+        return False
     bodies = {attribute.name: attribute.g for attribute in node.attribute if attribute.HasField("g")}
-    if node.domain not in ("", "ai.onnx") or _BODIES.get(node.op_type) != bodies.keys():
+    if node.domain not in ("", "ai.onnx") or _BODIES[node.op_type] != bodies.keys():
         return False
     if any(graph.sparse_initializer or graph.quantization_annotation for graph in bodies.values()):
         return False
@@ -199,6 +202,7 @@ class _Flattening:
     def run(self) -> Model:
         del self.graph.node[:]
         self.frames = [_Frame(iter(self.model.skeleton.graph.node))]
+        opset = self.model.opset
         while self.frames:
             frame = self.frames[-1]
             node = next(frame.nodes, None)
@@ -206,7 +210,7 @@ class _Flattening:
                 self.frames.pop()
                 if frame.owner is not None:
                     self._exit(frame, frame.owner)
-            elif self.frames[1:] or _is_described(node, self.model.opset):
+            elif self.frames[1:] or _is_described(node, opset):
                 self._node(node)
             else:
                 self.graph.node.add().CopyFrom(node)

@@ -1,4 +1,4 @@
-"""The topology: the graph as GraphSurgeon sees it, for reading.
+"""The topology: who computes what, and who reads it; and the same graph as GraphSurgeon sees it.
 
 GraphSurgeon gets a copy without weights and without what it cannot import; nothing is written through it.
 """
@@ -6,7 +6,8 @@ GraphSurgeon gets a copy without weights and without what it cannot import; noth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto
@@ -23,15 +24,13 @@ __all__ = ["Topology"]
 class Topology:
     """Who computes what, and who reads it, in the main graph.
 
-    `graph` is the GraphSurgeon graph and `nodes[i]` its view of node i of the skeleton; read attributes and
-    values from `proto(i)`, since GraphSurgeon does not know all of them. `producers` maps a tensor to the node
+    `nodes` are those of the skeleton. `producers` maps a tensor to the node
     that computes it, `consumers` to the (node, input position) pairs that read it, and `captured` maps a tensor
     that is read inside a subgraph to the (first) node that owns the subgraph. `inputs` and `outputs` name what
     a caller feeds and gets: initializers that are also inputs are not among them.
     """
 
-    graph: gs.Graph
-    nodes: list[gs.Node]
+    nodes: Sequence[NodeProto]
     producers: Mapping[str, int]
     consumers: Mapping[str, Sequence[tuple[int, int]]]
     captured: Mapping[str, int]
@@ -40,25 +39,35 @@ class Topology:
 
     def __init__(self, skeleton: onnx.ModelProto) -> None:
         self._skeleton = skeleton
-        self.graph = _imported(skeleton)
-        self.nodes = self.graph.nodes
-        self.inputs = tuple(tensor.name for tensor in self.graph.inputs)
-        self.outputs = tuple(tensor.name for tensor in self.graph.outputs)
+        graph = skeleton.graph
+        stored = {tensor.name for tensor in graph.initializer}
+        stored |= {sparse.values.name for sparse in graph.sparse_initializer}
+        self.nodes = list(graph.node)
+        self.inputs = tuple(value.name for value in graph.input if value.name not in stored)
+        self.outputs = tuple(value.name for value in graph.output)
         producers: dict[str, int] = {}
         consumers: dict[str, list[tuple[int, int]]] = {}
         owners: dict[str, int] = {}
         for index, node in enumerate(self.nodes):
-            producers.update((tensor.name, index) for tensor in node.outputs if tensor.name)
-            for position, tensor in enumerate(node.inputs):
-                if tensor.name:
-                    consumers.setdefault(tensor.name, []).append((index, position))
-            for name in captured(self.proto(index)):
+            for name in node.output:
+                producers[name] = index
+            for position, name in enumerate(node.input):
+                consumers.setdefault(name, []).append((index, position))
+            for name in captured(node):
                 owners.setdefault(name, index)
+        producers.pop("", None)  # left out, or not given
+        consumers.pop("", None)
         self.producers, self.consumers, self.captured = producers, consumers, owners
 
     def proto(self, index: int) -> NodeProto:
         """Node `index` as the file has it."""
-        return cast(NodeProto, self._skeleton.graph.node[index])
+        return self.nodes[index]
+
+    @cached_property
+    def graph(self) -> gs.Graph:
+        """The graph as GraphSurgeon sees it, whose `nodes[i]` is node i; read attributes and values from `proto(i)`, as it does
+        not know all of them."""
+        return _imported(self._skeleton)
 
 
 def _imported(skeleton: onnx.ModelProto) -> gs.Graph:

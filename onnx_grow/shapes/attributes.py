@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 from onnx import AttributeProto, NodeProto
 from onnx.defs import OpSchema
@@ -49,21 +50,29 @@ def check_attributes(
 
     `schema` is that of the operator, `shape` tells shapes of tensors where they are known.
     """
-    found = {attribute.name: attribute for attribute in node.attribute}
-    for name, formal in schema.attributes.items():
-        attribute = found.get(name)
-        if attribute is None and formal.required:
-            raise InvalidModelError(f"{title(node)} has no attribute {quoted(name)}, which it needs")
-        if attribute is None:
-            continue
-        kind, should = _KINDS.Name(attribute.type).lower(), str(formal.type).rpartition(".")[2].lower()
-        if kind != should:
+    formal = _formal(schema)
+    found = {attribute.name: attribute.type for attribute in node.attribute}
+    for name, (kind, required) in formal.items():
+        if name not in found:
+            if required:
+                raise InvalidModelError(f"{title(node)} has no attribute {quoted(name)}, which it needs")
+        elif found[name] != kind:
+            names = [_KINDS.Name(each).lower() for each in (found[name], kind)]
             raise InvalidModelError(
-                f"{title(node)} has the attribute {quoted(name)} of type {kind}, not {should}"
+                f"{title(node)} has the attribute {quoted(name)} of type {names[0]}, not {names[1]}"
             )
     if is_default(node):
         for attribute in node.attribute:
             _check_value(node, attribute, shape(node.input[0]) if node.input else None)
+
+
+@cache
+def _formal(schema: OpSchema) -> dict[str, tuple[int, bool]]:
+    """AttributeProto.AttributeType of an operator's attributes, and whether they are required."""
+    return {
+        name: (_KINDS.Value(str(formal.type).rpartition(".")[2]), formal.required)
+        for name, formal in schema.attributes.items()
+    }
 
 
 def _check_value(node: NodeProto, attribute: AttributeProto, shape: tuple[int, ...] | None) -> None:

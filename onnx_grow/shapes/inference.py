@@ -88,7 +88,7 @@ def _fitting(
             continue
         if not walk.problems:
             yield sizes, walk
-        misses = len(walk.problems) and len(walk.problems) + len(walk.missing())
+        misses = len(walk.problems) and len(walk.problems) + len(walk.missing)
         if best is None or misses < fewest:
             best, fewest = (sizes, walk), misses
     if best is None and refused is not None:
@@ -106,24 +106,25 @@ def _declared(model: Model, names: Sequence[str]) -> Found:
     wanted = set(names)
     graph = model.skeleton.graph
     found = {
-        value.name: (types.dtype(value.type), types.shape(value.type))
+        value.name: types.read(value.type)
         for value in (*graph.value_info, *graph.output)
         if value.name in wanted
     }
-    return {name: (dtype, shape) for name, (dtype, shape) in found.items() if dtype and shape is not None}
+    complete = ((name, known.dtype, known.shape) for name, known in found.items())
+    return {name: (dtype, shape) for name, dtype, shape in complete if dtype and shape is not None}
 
 
 def _report(model: Model, graph: Graph, sizes: Sizes, walk: Walk) -> tuple[Shapes, bool]:
     """The shapes at these sizes, and whether none is missing."""
     seen: Found = {}
     outer = {name for node in model.skeleton.graph.node for name in node.output}
-    if not walk.problems and (missing := walk.missing()):  # where nothing fits, only a run is to be believed
+    if not walk.problems and (missing := walk.missing):  # where nothing fits, only a run is to be believed
         seen = observation.ask(model, sizes, [name for name in missing if name in outer], walk.values)
         if inner := [name for name in missing if name not in outer]:
             seen |= observation.ask(unrolled(graph.flat, _known(walk, seen)), sizes, inner, walk.values)
         walk = Walk.over(graph, sizes, seen)
     ran: Found | None = {}
-    missing = [name for name in walk.missing() if name not in seen]
+    missing = [name for name in walk.missing if name not in seen]
     if asked := [name for name in missing if name in outer]:
         ran = observation.run(model, sizes, asked)
         seen |= ran or {}
@@ -133,7 +134,7 @@ def _report(model: Model, graph: Graph, sizes: Sizes, walk: Walk) -> tuple[Shape
         ran = None if ran is None else ran | inside
     if missing:
         walk = Walk.over(graph, sizes, seen)
-    if missing := [name for name in walk.missing() if name not in seen]:
+    if missing := [name for name in walk.missing if name not in seen]:
         seen |= _declared(model, missing)
         walk = Walk.over(graph, sizes, seen)
     dtype, shape = walk.dtypes(), walk.shapes()

@@ -99,7 +99,7 @@ def _exposing(model: Model, sizes: Sizes, names: Iterable[str]) -> onnx.ModelPro
     del proto.graph.value_info[:]
     for value in proto.graph.input:
         if value.name in sizes:
-            value.type.CopyFrom(types.tensor_type(types.dtype(value.type), sizes[value.name]))
+            value.type.CopyFrom(types.tensor_type(types.read(value.type).dtype, sizes[value.name]))
     for value in proto.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")

@@ -8,14 +8,14 @@ are never taken from onnx's data propagation, which knows fewer operators and ig
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, TypeProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx.defs import OpSchema, onnx_opset_version
 from onnx.shape_inference import infer_node_outputs
 
@@ -28,7 +28,7 @@ from onnx_grow.shapes.attributes import check_attributes
 from onnx_grow.shapes.counting import iterations
 from onnx_grow.shapes.evaluation import default_opset, evaluate, is_default, title
 from onnx_grow.shapes.fits import fits
-from onnx_grow.shapes.types import Array
+from onnx_grow.shapes.types import UNKNOWN, Array, Type
 
 STORED_INTEGERS = 64 * 1024
 """Elements up to which an integer or bool initializer or constant counts as a known value."""
@@ -39,6 +39,10 @@ COMPUTED = 4096
 
 Seen = Mapping[str, tuple[int, tuple[int, ...]]]
 """Dtype and shape of tensors, from somewhere else than inference."""
+Likeness = tuple[
+    str, str, tuple[bytes, ...], tuple[tuple[Type | None, bytes | None] | None, ...], tuple[bool, ...]
+]
+"""A node without its names: operator, domain, attributes, inputs (types and values; None where left out), whether outputs are there."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,21 @@ class Graph:
 
     `flat`: the model, local functions inlined and bodies written out. `names`: all tensors. `opaque`: those declared as
     sequences, maps or optionals. `formals`: types that bodies declare of their inputs. `stored`: types of the initializers.
-    `values`: those small enough to matter.
+    `values`: those small enough to matter. `outcomes`: types and values of the outputs of nodes that walks have met; deep networks repeat
+    themselves.
     """
 
     flat: Model
     nodes: Sequence[onnx.NodeProto]
     names: tuple[str, ...]
     opaque: frozenset[str]
-    inputs: Mapping[str, TypeProto]
-    formals: Mapping[str, TypeProto]
-    stored: Mapping[str, TypeProto]
+    inputs: Mapping[str, Type]
+    formals: Mapping[str, Type]
+    stored: Mapping[str, Type]
     values: Mapping[str, Array]
     opset_imports: list[onnx.OperatorSetIdProto]
     ir_version: int
+    outcomes: dict[Likeness, list[tuple[Type | None, Array | None]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Model) -> Graph:
@@ -68,12 +74,10 @@ class Graph:
         listed = written.skeleton.graph
         model = written if plain is model else flattened(plain)
         graph = model.skeleton.graph
-        inputs = {value.name: value.type for value in graph.input}
-        stored = {
-            name: types.tensor_type(weight.dtype, weight.shape) for name, weight in model.weights.items()
-        }
+        inputs = {value.name: types.read(value.type) for value in graph.input}
+        stored = {name: Type(weight.dtype, weight.shape) for name, weight in model.weights.items()}
         for sparse in graph.sparse_initializer:
-            stored[sparse.values.name] = types.tensor_type(sparse.values.data_type, sparse.dims)
+            stored[sparse.values.name] = Type(sparse.values.data_type, tuple(sparse.dims))
         computed = (name for node in listed.node for name in node.output if name)
         declared = {value.name: value.type for value in graph.value_info}
         entered = (name for node in graph.node if node.domain == ENTRY for name in node.output)
@@ -82,10 +86,10 @@ class Graph:
             nodes=list(graph.node),
             names=tuple(dict.fromkeys([*inputs, *stored, *computed])),
             opaque=frozenset(
-                value.name for value in (*graph.value_info, *graph.output) if not types.is_tensor(value.type)
+                value.name for value in (*graph.value_info, *graph.output) if types.read(value.type).other
             ),
             inputs=inputs,
-            formals={name: declared[name] for name in entered if name in declared},
+            formals={name: types.read(declared[name]) for name in entered if name in declared},
             stored=stored,
             values={
                 name: weight.array()
@@ -107,9 +111,7 @@ class Walk:
     not known, nor is what follows from it (`varying`). No value of a state is known.
     """
 
-    def __init__(
-        self, graph: Graph, known: dict[str, TypeProto], values: dict[str, Array], seen: Seen
-    ) -> None:
+    def __init__(self, graph: Graph, known: dict[str, Type], values: dict[str, Array], seen: Seen) -> None:
         self.graph = graph
         self.types = known
         self.values = values
@@ -121,36 +123,35 @@ class Walk:
         self._branches: list[_Branch] = []  # of the Ifs to be joined
         self._iterations: list[int | None] = []  # of the Loops and Scans to be joined, where it is known
         self._states: dict[
-            str, TypeProto
+            str, Type
         ] = {}  # what holds in every iteration, where that is not the initial type
         self._idle: set[str] = set()  # tensors of branches that are not taken
 
     @classmethod
     def over(cls, graph: Graph, sizes: Mapping[str, tuple[int, ...]], seen: Seen) -> Walk:
         """A complete pass. `seen` stands in for the inference of operators that have none."""
-        fed = {
-            name: types.tensor_type(types.dtype(graph.inputs[name]), shape) for name, shape in sizes.items()
-        }
+        fed = {name: Type(graph.inputs[name].dtype, tuple(shape)) for name, shape in sizes.items()}
         walk = cls(graph, {**graph.inputs, **fed, **graph.stored}, dict(graph.values), seen)
         at = 0
         while at < len(graph.nodes):
             at = walk._step(at)
         return walk
 
+    @cached_property
     def missing(self) -> list[str]:
-        """Tensors that still have no concrete shape."""
-        candidates = (name for name in self.graph.names if name not in self.graph.opaque | self._idle)
-        found = ((name, self.types.get(name, TypeProto())) for name in candidates)
-        return [name for name, known in found if types.is_tensor(known) and types.shape(known) is None]
+        """Tensors that still have no concrete shape after the pass."""
+        hidden = self.graph.opaque | self._idle
+        found = ((name, self.types.get(name, UNKNOWN)) for name in self.graph.names if name not in hidden)
+        return [name for name, known in found if not known.other and known.shape is None]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The concrete shapes of the tensors."""
-        found = ((name, types.shape(self.types[name])) for name in self.graph.names if name in self.types)
+        found = ((name, self.types[name].shape) for name in self.graph.names if name in self.types)
         return {name: shape for name, shape in found if shape is not None}
 
     def dtypes(self) -> dict[str, int]:
         """The element types of the tensors, also of those without a shape."""
-        found = ((name, types.dtype(self.types[name])) for name in self.graph.names if name in self.types)
+        found = ((name, self.types[name].dtype) for name in self.graph.names if name in self.types)
         return {name: dtype for name, dtype in found if dtype}
 
     def _step(self, at: int) -> int:
@@ -170,6 +171,45 @@ class Walk:
         return at + 1
 
     def _visit(self, node: onnx.NodeProto) -> None:
+        """Find out about the outputs of a node; of one that is like another, what is known of that one's."""
+        likeness = self._likeness(node)
+        known = self.graph.outcomes.get(likeness) if likeness else None
+        if known is not None:
+            for name, (known_type, value) in zip(node.output, known, strict=True):
+                if known_type is not None:
+                    self.types[name] = known_type
+                if value is not None:
+                    self.values[name] = value
+            return
+        problems = len(self.problems)
+        self._look_into(node)
+        if likeness and len(self.problems) == problems:
+            self.graph.outcomes[likeness] = [
+                (self.types.get(name), self.values.get(name)) if name else (None, None)
+                for name in node.output
+            ]
+
+    def _likeness(self, node: onnx.NodeProto) -> Likeness | None:
+        """All that decides what a node's outputs are, as far as inference asks; None where names or much else do as well."""
+        if node.op_type == "Constant" or any(name in self._seen for name in node.output):
+            return None
+        attributes = []
+        for attribute in node.attribute:
+            if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.UNDEFINED):
+                return None
+            attributes.append(attribute.SerializeToString())
+        inputs = []
+        for name in node.input:
+            value = self.values.get(name)
+            if value is not None and value.size > COMPUTED:
+                return None
+            inputs.append(
+                (self.types.get(name), None if value is None else value.tobytes()) if name else None
+            )
+        outputs = tuple(map(bool, node.output))
+        return node.op_type, node.domain, tuple(attributes), tuple(inputs), outputs
+
+    def _look_into(self, node: onnx.NodeProto) -> None:
         schema = _schema(node, self.graph.opset_imports)
         # Of an operator that the file's operator set lacks, we still rely on what it has in others.
         formal = schema or (
@@ -189,16 +229,17 @@ class Walk:
 
     def _check(self, schema: OpSchema, node: onnx.NodeProto) -> None:
         """Refuse a node with more or fewer inputs or outputs than its operator has: inference would crash, or ONNX Runtime."""
-        if not schema.min_input <= len(node.input) <= schema.max_input:
+        arity = _arity(schema)
+        if len(node.input) not in arity.inputs:
             raise InvalidModelError(f"{title(node)} has {len(node.input)} inputs")
-        for i, name in enumerate(node.input):
-            formal = schema.inputs[min(i, len(schema.inputs) - 1)]
-            # Of lists only: exporters do leave out inputs that Resize says it needs.
-            if not name and formal.option == OpSchema.FormalParameterOption.Variadic:
-                raise InvalidModelError(f"{title(node)} has no input {i}, which it needs")
-        if not schema.min_output <= len(node.output) <= schema.max_output:
+        if (
+            "" in node.input[arity.listed :]
+        ):  # of others, exporters do leave out some that Resize says it needs
+            missing = list(node.input).index("", arity.listed)
+            raise InvalidModelError(f"{title(node)} has no input {missing}, which it needs")
+        if len(node.output) not in arity.outputs:
             raise InvalidModelError(f"{title(node)} has {len(node.output)} outputs")
-        if schema.name == "Split":
+        if node.op_type == "Split":
             parts = {attribute.name: len(attribute.ints) or attribute.i for attribute in node.attribute}
             sizes = self.values.get(node.input[1]) if len(node.input) > 1 else None
             for count in (
@@ -220,7 +261,7 @@ class Walk:
         return name in self.types
 
     def _store(self, name: str, tensor: TensorProto) -> None:
-        self.types[name] = types.tensor_type(tensor.data_type, tensor.dims)
+        self.types[name] = Type(tensor.data_type, tuple(tensor.dims))
         if _keeps(tensor.data_type, tensor.dims):
             self._know(name, numpy_helper.to_array(tensor))
 
@@ -258,9 +299,9 @@ class Walk:
         shape = self._shape(name)
         return shape is not None and len(shape) == 1 and shape[0] > COMPUTED
 
-    def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, TypeProto]:
-        used = {name: self.types[name] for name in node.input if name}
-        used.update((name, self.types[name]) for name in captured(node) if name in self.types)
+    def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, Type]:
+        used = {name: types.written(self.types[name]) for name in node.input if name}
+        used.update((name, types.written(self.types[name])) for name in captured(node) if name in self.types)
         found = infer_node_outputs(
             schema,
             _explicit(node),
@@ -269,9 +310,11 @@ class Walk:
             opset_imports=self.graph.opset_imports,
             ir_version=self.graph.ir_version,
         )
-        return {name: known for name, known in found.items() if name and known.WhichOneof("value")}
+        return {
+            name: types.read(known) for name, known in found.items() if name and known.WhichOneof("value")
+        }
 
-    def _known_otherwise(self, node: onnx.NodeProto, name: str, inferred: bool) -> TypeProto | None:
+    def _known_otherwise(self, node: onnx.NodeProto, name: str, inferred: bool) -> Type | None:
         """Type of an output that inference left out: of an operator that keeps shapes, or seen in ONNX Runtime.
 
         A shape that was seen may depend on data, and so may all that follows from it, unless the operator had no
@@ -287,7 +330,7 @@ class Walk:
             and name in self._seen
             and all(self._shape(used) is not None for used in node.input if used)
         ):
-            return types.tensor_type(*self._seen[name])
+            return Type(*self._seen[name])
         return None
 
     def _is_telling(self, name: str) -> bool:
@@ -327,7 +370,8 @@ class Walk:
                 self._know(name, output)
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
-        return types.shape(self.types[name]) if name in self.types else None
+        known = self.types.get(name)
+        return None if known is None else known.shape
 
     def _is_small(self, name: str, op_type: str) -> bool:
         shape = self._shape(name)
@@ -337,17 +381,16 @@ class Walk:
         """Whether an evaluated array is of the type that the operator promises."""
         if output.dtype.kind in "OUSc":
             return False
-        promised = self.types.get(name, TypeProto())
-        return types.dtype(promised) in (0, types.dtype(types.of_array(output)))
+        return self.types.get(name, UNKNOWN).dtype in (0, types.of_array(output).dtype)
 
     def _enter(self, entry: onnx.NodeProto) -> None:
         """Types of a body's inputs: of the initial states, of one slice of what is scanned."""
         if entry.op_type == "Loop":
             for name, dtype in zip(entry.output[:2], (TensorProto.INT64, TensorProto.BOOL), strict=True):
-                declared = self.graph.formals.get(name, TypeProto()).tensor_type.shape.dim
-                self.types[name] = types.tensor_type(dtype, (1,) * len(declared))
-            declared = self.types[entry.output[1]].tensor_type.shape.dim
-            self._know(entry.output[1], np.ones((1,) * len(declared), bool))  # else the body would not run
+                declared = self.graph.formals.get(name, UNKNOWN).dims or ()
+                self.types[name] = Type(dtype, (1,) * len(declared))
+            condition = self._shape(entry.output[1]) or ()
+            self._know(entry.output[1], np.ones(condition, bool))  # else the body would not run
         for k, _ in states(entry, len(entry.output)):
             name = entry.output[k]
             initial = self._states.get(name) or self.types.get(entry.input[k])
@@ -360,7 +403,7 @@ class Walk:
             axes = _attribute(entry, "scan_input_axes", None) or [0] * len(entry.input)
             for name, scanned, position in zip(entry.output[first:], entry.input[first:], axes, strict=False):
                 if scanned in self.types:
-                    self.types[name] = types.without_dim(self.types[scanned], position)
+                    self.types[name] = self.types[scanned].without_dim(position)
 
     def _exit(self, marker: onnx.NodeProto, at: int) -> int:
         """The end of a body: back to its entry where a state does not keep its shape."""
@@ -394,7 +437,7 @@ class Walk:
                 len(states(entry, len(entry.output))),
                 _attribute(entry, "scan_input_axes", None) or [0],
             )
-            return types.size(self.types.get(entry.input[first], TypeProto()), axes[0])
+            return self.types.get(entry.input[first], UNKNOWN).size(axes[0])
         most = self.values.get(entry.input[0])
         conditions = [self.values.get(name) for name in (entry.input[1], marker.input[0]) if name]
         if any(value is not None and value.size != 1 for value in (most, *conditions)):
@@ -406,9 +449,7 @@ class Walk:
     def _generalise(self, entry: onnx.NodeProto, marker: onnx.NodeProto) -> bool:
         """Note which states end an iteration with another type than they begin it with; whether there are any."""
         found = {
-            entry.output[k]: types.agreed(
-                self.types[entry.output[k]], self.types.get(marker.input[o], TypeProto())
-            )
+            entry.output[k]: self.types[entry.output[k]].agreed(self.types.get(marker.input[o], UNKNOWN))
             for k, o in states(entry, len(entry.output))
             if entry.output[k] in self.types
         }
@@ -428,7 +469,7 @@ class Walk:
         axes = _attribute(join, "scan_output_axes", None) or [0] * len(results)
         for name, result, position in zip(join.output[len(carried) :], results, axes, strict=False):
             if name and result in self.types:
-                self.types[name] = types.with_dim(self.types[result], position, count)
+                self.types[name] = self.types[result].with_dim(position, count)
 
     def _join_branches(self, join: onnx.NodeProto) -> None:
         """Outputs of the branch that is taken; of both if that depends on the data and both fit the sizes."""
@@ -449,7 +490,7 @@ class Walk:
             results = [exit.input[position] for exit in exits]
             known = [self.types[result] for result in results if result in self.types]
             if name and len(known) == len(exits):
-                self.types[name] = types.common(known[0], known[-1])
+                self.types[name] = known[0].common(known[-1])
             if name and condition is not None and results[0] in self.values:
                 self._know(name, self.values[results[0]])
 
@@ -502,22 +543,42 @@ def _explicit(node: onnx.NodeProto) -> onnx.NodeProto:
     return explicit
 
 
-def _cropped(node: onnx.NodeProto, image: TypeProto) -> TypeProto | None:
+def _cropped(node: onnx.NodeProto, image: Type) -> Type | None:
     """Type of ONNX Runtime's Crop of an NCHW image: by the borders left, top, right, bottom, or to a given scale."""
-    shape = types.shape(image)
+    shape = image.shape
     given = {attribute.name: tuple(attribute.ints) for attribute in node.attribute}
     border, scale = given.get("border", ()), given.get("scale", ())
     if shape is None or len(shape) != 4 or len(border) != 4:
         return None
     left, top, right, bottom = border
     height, width = scale if len(scale) == 2 else (shape[2] - top - bottom, shape[3] - left - right)
-    return types.tensor_type(types.dtype(image), (*shape[:2], height, width))
+    return Type(image.dtype, (*shape[:2], height, width))
 
 
 def _keeps(dtype: int, shape: Iterable[int]) -> bool:
     """Whether a stored tensor is kept as a value."""
     limit = STORED_INTEGERS if dtype in types.INTEGERS else STORED_FLOATS if dtype in types.FLOATS else -1
     return prod(shape) <= limit
+
+
+@dataclass(frozen=True)
+class _Arity:
+    """How many inputs and outputs an operator takes, and from which on the inputs are a list."""
+
+    inputs: range
+    outputs: range
+    listed: int
+
+
+@cache
+def _arity(schema: OpSchema) -> _Arity:
+    kinds = [formal.option for formal in schema.inputs]
+    last = OpSchema.FormalParameterOption.Variadic
+    return _Arity(
+        range(schema.min_input, schema.max_input + 1),
+        range(schema.min_output, schema.max_output + 1),
+        kinds.index(last) if last in kinds else schema.max_input,
+    )
 
 
 def _schema(node: onnx.NodeProto, opset_imports: Iterable[onnx.OperatorSetIdProto]) -> OpSchema | None:
