@@ -11,7 +11,7 @@ from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.plan import WidenPlan
 from onnx_grow.growth.recipes import Draw
 from onnx_grow.growth.widening import apply_widen, plan_widen, widen
-from onnx_grow.model import Model
+from onnx_grow.model import Inline, Model
 
 PICTURES = """(float[2, 3, 6, 6] x) => (float[2, 4] y)
     <float[8, 3, 3, 3] v, float[8] positive, float[8] s, float[8] t, float[8] m, float[8] c, float[8, 1, 3, 3] d, float[8, 4] w> {
@@ -189,19 +189,29 @@ def test_every_weight_that_reads_an_axis_twice() -> None:
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
-def test_moments_of_what_is_drawn(dim: int) -> None:
+def test_the_scale_of_what_is_drawn(dim: int) -> None:
     values = np.random.default_rng(0).normal(1.0, 2.0, (5, 6, 7)).astype(np.float32)
     values[(slice(None),) * dim + (2,)] = 0.0
-    mean, spread = Draw(dim, np.zeros(0, bool)).moments(values)
+    spread = Draw(dim, np.zeros(0, bool)).spread(values)
     rows = np.moveaxis(values, dim, 0).reshape(values.shape[dim], -1).astype(np.float64)
     kept = np.arange(len(rows)) != 2
-    np.testing.assert_allclose(mean[kept], rows.mean(1)[kept])
-    np.testing.assert_allclose(spread[kept], rows.std(1)[kept])
-    assert mean[2] == 0.0
+    np.testing.assert_allclose(spread[kept], np.sqrt((rows**2).mean(1))[kept])
     assert spread[2] > 1.0
 
 
 def test_what_is_drawn_of_a_weight_of_zeros() -> None:
-    mean, spread = Draw(1, np.zeros(0, bool)).moments(np.zeros((8, 3), np.float16))
-    assert (mean == 0).all()
+    spread = Draw(1, np.zeros(0, bool)).spread(np.zeros((8, 3), np.float16))
     np.testing.assert_allclose(spread, 0.5)
+
+
+def test_what_is_drawn_fires_where_the_original_is_dead() -> None:
+    model = build(
+        "(float[64, 32] x) => (float[64, 4] y) <float[32, 16] v, float[16, 4] w> {"
+        "p = Abs(x) h = MatMul(p, v) r = Relu(h) y = MatMul(r, w) }"
+    )
+    rng = np.random.default_rng(0)
+    weights = {**model.weights, "v": Inline.of(rng.normal(-1.0, 0.5, (32, 16)).astype(np.float32))}
+    grown = widen(dataclasses.replace(model, weights=weights), scheme="fresh").weights["v"].array()
+    fires = (np.abs(rng.standard_normal((64, 32))) @ grown > 0).any(axis=0)
+    assert not fires[:16].any()
+    assert fires[16:].mean() > 0.7

@@ -4,21 +4,24 @@
 
 Every learning rate is searched the same way: on a grid of half powers of ten, by the loss of seed 0, and then two more seeds. What is in
 FOLDER/runs.jsonl already is not done again, so that an interrupted experiment goes on where it stopped. Needs onnx-grow[torch],
-scikit-learn and matplotlib; one core, two hours.
+scikit-learn and matplotlib; one core, three hours.
 """
 
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import click
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from networks import TASKS
 from report import write
-from runs import PARTS, Bench
+from runs import PARTS, SEEDS, Bench
 
+CHECKED = (("wider x2", "fresh"), ("wider x2", "split"), ("deeper", "default"))
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -39,7 +42,10 @@ def main(folder: Path, parts: tuple[str, ...], no_runs: bool) -> None:
     bench = Bench(folder)
     for name in () if no_runs else parts or PARTS:
         bench.compare(PARTS[name])
-    write(bench.results.values(), DOCS)
+    if not (no_runs or parts):
+        for task, (growth, scheme), seed in product(TASKS.values(), CHECKED, SEEDS):
+            bench.check(task, growth, scheme, seed)
+    write(bench.results.values(), bench.checks, DOCS)
 
 
 main()

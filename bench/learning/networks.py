@@ -6,9 +6,10 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from data import CONTEXT, Data, digits, mnist, text
+from data import CONTEXT, Data, digits, distorted, mnist, text
 from torch import Tensor, nn
 
 import onnx_grow as og
@@ -164,5 +165,8 @@ TASKS = {
         Task("conv", digits, _convolutional, 32, 300, 40),
         Task("resnet", digits, _residual, 32, 250, 40),
         Task("transformer", text, _characters, 16, 300, 60),
+        Task("distorted mlp", partial(distorted, 14), _mlp, 64, 1000, 150),
+        Task("distorted conv", partial(distorted, 8), _convolutional, 32, 600, 100),
+        Task("distorted resnet", partial(distorted, 8), _residual, 32, 500, 100),
     )
 }

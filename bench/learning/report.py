@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ import numpy as np
 Entry = Mapping[str, Any]
 Key = tuple[Any, ...]
 
-TASKS = {"mlp": "MLP", "conv": "CNN", "resnet": "residual net", "transformer": "transformer"}
+TASKS = {
+    "mlp": "MLP",
+    "conv": "CNN",
+    "resnet": "residual net",
+    "distorted mlp": "MLP, distorted images",
+    "distorted conv": "CNN, distorted images",
+    "distorted resnet": "residual net, distorted images",
+    "transformer": "transformer",
+}
 STARTS = {
     "random": "random init",
     "random pad": "random pad",
@@ -31,6 +40,11 @@ STARTS = {
     "parametric": "parametric",
     "fresh + default": "fresh + default",
 }
+TREATMENTS = {
+    "state": "the teacher's optimizer state, grown",
+    "shrunk": "weights before norms shrunk to He's scale",
+}
+BUDGETS = (0.2, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,10 @@ class Group:
 class Results:
     """All complete groups of runs, by what they are."""
 
-    def __init__(self, entries: Iterable[Entry], seeds: int = 3) -> None:
+    def __init__(
+        self, entries: Iterable[Entry], passed: Mapping[Key, bool] | None = None, seeds: int = 3
+    ) -> None:
+        self.passed = passed or {}
         self.entries = [
             entry for entry in entries if entry["run"]["warmup"] == 0.05 and not entry["run"]["constant"]
         ]
@@ -118,7 +135,7 @@ class Results:
             if (
                 key[:4] == (task, optimizer, "any", growth)
                 and key[4].startswith("random: ")
-                and (key[5] == 1.0) == (steps == 1.0)
+                and key[5] == steps
             ):
                 return group
         return None
@@ -142,9 +159,12 @@ def _key(run: Mapping[str, Any]) -> Key:
     return tuple(run[name] for name in ("task", "optimizer", "teacher", "growth", "start", "steps"))
 
 
-def write(entries: Iterable[Entry], docs: Path) -> None:
-    """Put the tables into docs/learning.md and the plots into docs/learning/."""
-    results = Results(entries)
+def write(entries: Iterable[Entry], passed: Mapping[Key, bool], docs: Path) -> None:
+    """Put the tables into docs/learning.md and the plots into docs/learning/.
+
+    `passed` tells of (task, growth, scheme, seed) whether `onnx-grow check-trainable` would pass it.
+    """
+    results = Results(entries, passed)
     page = docs / "learning.md"
     text = page.read_text()
     for name, table in TABLES.items():
@@ -180,29 +200,30 @@ def ends(results: Results) -> str:
 
 
 def summary(results: Results) -> str:
-    """What each start does over all comparisons of a growth in which it takes part."""
+    """What each start does over all comparisons of a growth, on one kind of data, in which it takes part."""
     rows = []
-    for growth in dict.fromkeys(key[3] for key in results.groups if key[3] != "none"):
+    growths = dict.fromkeys(key[3] for key in results.groups if key[3] != "none")
+    for growth, data in product(growths, ("images", "distorted", "text")):
+        cells = [cell for cell in results.cells(growth) if _data(cell[0]) == data]
         for start in results.starts(growth):
             pairs = [
                 (group, base)
-                for cell in results.cells(growth)
+                for cell in cells
                 if (group := results.of((*cell, growth), start)) and (base := results.random((*cell, growth)))
             ]
             if not pairs or start == "random":
                 continue
             parts = [part for group, base in pairs for part in group.reaching(base.end)]
-            images = [100 * (group.end - base.end) for group, base in pairs if not group.is_text]
-            texts = [base.end - group.end for group, base in pairs if group.is_text]
+            ahead = float(np.mean([group.end - base.end for group, base in pairs]))
             loss = np.exp(np.mean([np.log(group.loss / base.loss) for group, base in pairs]))
             dips = [dip for group, _ in pairs for dip in group.dips]
             rows.append(
                 [
                     growth,
+                    data,
                     STARTS[start],
                     str(len(pairs)),
-                    f"{np.mean(images):+.2f}" if images else "",
-                    f"{np.mean(texts):+.3f}" if texts else "",
+                    f"{-ahead:+.3f} nats" if data == "text" else f"{100 * ahead:+.2f}",
                     f"{loss:.2f}",
                     f"{np.mean(np.isfinite(parts)):.0%}".replace("%", " %"),
                     _part(float(np.median(parts))),
@@ -213,10 +234,10 @@ def summary(results: Results) -> str:
             )
     head = [
         "growth",
+        "data",
         "start",
         "comparisons",
-        "accuracy, points",
-        "text, nats",
+        "end, points",
         "loss, ratio",
         "reach it",
         "after (median)",
@@ -225,11 +246,51 @@ def summary(results: Results) -> str:
     return _table(head, rows)
 
 
+def budgets(results: Results) -> str:
+    """Strong teachers' students and random initialisation by how long they train, each length with a schedule and a search of its own."""
+    rows = []
+    growth, starts = "wider x2", ("random", "fresh", "split")
+    cells = [cell for cell in results.cells(growth) if cell[1:] == ("adam", "strong")]
+    for cell in cells:
+        full = (*cell, growth)
+        if any(results.of(full, "split", part) is None for part in BUDGETS):
+            continue
+        ends = {
+            part: [group.end for start in starts if (group := results.of(full, start, part))]
+            for part in BUDGETS
+        }
+        for start in starts:
+            row = [TASKS[cell[0]], _level(results, full), STARTS[start]]
+            for part in BUDGETS:
+                group = results.of(full, start, part)
+                row.append(
+                    "" if group is None else f"**{group}**" if group.end == max(ends[part]) else str(group)
+                )
+            rows.append(row)
+    return _table(
+        ["", "teacher", "start", *(f"{part:.0%} of the steps".replace("%", " %") for part in BUDGETS)], rows
+    )
+
+
+def treatments(results: Results) -> str:
+    """What else was done before training, beside the same growth without it: where it ends, and how far it falls."""
+    rows = []
+    for treatment, told in TREATMENTS.items():
+        for key, group in sorted(results.groups.items(), key=lambda item: str(item[0])):
+            scheme, _, which = key[4].partition(", ")
+            if which != treatment or (plain := results.of(key[:4], scheme)) is None:
+                continue
+            name = f"{TASKS[key[0]]}, {scheme}"
+            dips = [f"{100 * np.mean(each.dips):.1f}" for each in (plain, group)]
+            rows.append([told, name, str(plain), str(group), *dips])
+    return _table(["", "", "without", "with", "dip without, %", "dip with, %"], rows)
+
+
 def compute(results: Results) -> str:
     """Half the steps for what has grown, and as much compute as teacher and student together for random initialisation."""
     rows = []
     for growth, start in (("wider x2", "fresh"), ("deeper", "default")):
-        for cell in results.cells(growth):
+        for cell in [cell for cell in results.cells(growth) if _data(cell[0]) != "distorted"]:
             full = (*cell, growth)
             half, long = results.of(full, start, 0.5), results.random(full, 1.5)
             if half or long:
@@ -282,7 +343,7 @@ def checks(results: Results) -> str:
             entries = [
                 entry
                 for key, group in results.groups.items()
-                if key[3] == growth and key[4] == start
+                if key[3] == growth and key[4].partition(": ")[0] == start
                 for entry in group.entries
                 if entry["gradient"] is not None
             ]
@@ -290,18 +351,23 @@ def checks(results: Results) -> str:
                 reached = [100 * entry["gradient"] for entry in entries]
                 pairs, still = np.sum([entry["twins"] or (0, 0) for entry in entries], axis=0)
                 gradient = f"{np.mean(reached):.1f} (least {min(reached):.1f})"
-                rows.append([growth, STARTS[start], gradient, f"{still} of {pairs}"])
+                passed = [ok for key, ok in results.passed.items() if key[1:3] == (growth, start)]
+                told = f"{sum(passed)} of {len(passed)}" if passed else ""
+                rows.append([growth, STARTS[start], gradient, f"{still} of {pairs}" if pairs else "", told])
     head = [
         "growth",
         "start",
         "new parameters with gradient after 2 steps, %",
         "equal rows that still are after 100 steps",
+        "pass `onnx-grow check-trainable`",
     ]
     return _table(head, rows)
 
 
 TABLES: Mapping[str, Callable[[Results], str]] = {
     "summary": summary,
+    "budgets": budgets,
+    "treatments": treatments,
     "ends": ends,
     "compute": compute,
     "rates": rates,
@@ -312,11 +378,7 @@ TABLES: Mapping[str, Callable[[Results], str]] = {
 def _level(results: Results, cell: Key) -> str:
     """Where the teachers stand."""
     grown = next(
-        (
-            group
-            for start in ("fresh", "split", "default", "fresh + default")
-            if (group := results.of(cell, start))
-        ),
+        (group for start in STARTS if not start.startswith("random") and (group := results.of(cell, start))),
         None,
     )
     if grown is None:
@@ -331,6 +393,10 @@ def _bold(results: Results, cell: Key, start: str, starts: Sequence[str]) -> str
         return ""
     best = max(other.end for name in starts if (other := results.of(cell, name)))
     return f"**{group}**" if group.end == best else str(group)
+
+
+def _data(task: str) -> str:
+    return "text" if task == "transformer" else "distorted" if task.startswith("distorted") else "images"
 
 
 def _optimizer(name: str) -> str:

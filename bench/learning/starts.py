@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod, sqrt
+from math import log2, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,47 @@ Array = np.ndarray[Any, Any]
 Values = dict[str, Array]
 Reader = tuple[NodeProto, int]
 
-GROWTHS = ("wider x2", "wider x4", "wider x1.5", "deeper", "both")
-
 
 def grown(teacher: og.Model, growth: str, scheme: str, samples: Array, seed: int) -> og.Model:
     """The teacher grown by a scheme, that of widening and of deepening being separated by " + "; "default" is onnx-grow's own."""
     schemes = scheme.split(" + ")
     model = teacher
-    if growth != "deeper":
+    if not growth.startswith("deeper"):
         factor = float(growth.partition(" x")[2] or 2)
         model = og.widen(model, factor=factor, seed=seed, **_scheme(schemes[0]))
-    if growth in ("deeper", "both"):
+    if growth == "both" or growth.startswith("deeper"):
         model = og.deepen(model, every=1, calibration={"input": samples}, seed=seed, **_scheme(schemes[-1]))
     return model
 
 
 def _scheme(name: str) -> dict[str, Any]:
     return {} if name == "default" else {"scheme": name}
+
+
+def shrunk(model: og.Model) -> og.Model:
+    """The same function, to the last bit, with convolutions before BatchNormalization at about the scale of He initialisation.
+
+    Each is multiplied by a power of two c, as are the mean behind it and, by its square, variance and epsilon, so that neither the running
+    statistics nor those of a batch tell the difference. What training has let grow then learns as fast as what is new: under a norm
+    the gradient of a weight goes as the inverse of its scale.
+    """
+    proto = model.to_proto()
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    writers = {name: node for node in proto.graph.node for name in node.output}
+    for norm in proto.graph.node:
+        layer = writers.get(norm.input[0])
+        if norm.op_type != "BatchNormalization" or layer is None or layer.op_type != "Conv":
+            continue
+        kernel = numpy_helper.to_array(tensors[layer.input[1]])
+        scale = sqrt(2.0 / kernel[0].size) / float(np.sqrt(np.mean(kernel**2)))
+        factor = 2.0 ** round(log2(scale))
+        for name, power in (*((name, 1) for name in (*layer.input[1:], norm.input[3])), (norm.input[4], 2)):
+            value = numpy_helper.to_array(tensors[name]) * np.float32(factor**power)
+            tensors[name].CopyFrom(numpy_helper.from_array(value, name))
+        for attribute in norm.attribute:
+            if attribute.name == "epsilon":
+                attribute.f *= factor**2
+    return og.load(proto.SerializeToString())
 
 
 def initial(model: og.Model, seed: int) -> Values:

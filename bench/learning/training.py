@@ -16,8 +16,10 @@ from torch.nn.functional import cross_entropy
 
 import onnx_grow as og
 import onnx_grow.torch
+from onnx_grow.training import grow_optimizer_state
 
 Shapes = Mapping[str, tuple[int, ...]]
+Memory = dict[str, Any]
 
 EARLY = (2, 5, 10, 20, 35, 50, 75, 100)
 """Steps at which every run is evaluated; later ones follow every tenth of it."""
@@ -52,9 +54,10 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """What a run led to: [step, loss, accuracy] of the evaluation data as it went on, and the trained module."""
+    """What a run led to: [step, loss, accuracy] of the evaluation data as it went on, the trained module, the optimizer's state."""
 
     module: nn.Module
+    memory: Memory = field(default_factory=dict)
     curve: list[tuple[int, float, float]] = field(default_factory=list)
     reached: float | None = None
     twins: tuple[int, int] | None = None
@@ -70,11 +73,17 @@ class Outcome:
 
 
 def train(
-    model: og.Model, data: Data, settings: Settings, values: Values, old: Shapes | None = None
+    model: og.Model,
+    data: Data,
+    settings: Settings,
+    values: Values,
+    old: Shapes | None = None,
+    past: tuple[og.Model, Memory] | None = None,
 ) -> Outcome:
     """Train a model from its own weights, some of them replaced by `values`.
 
-    With `old`, the shapes of the teacher's weights, the outcome also tells what has become of new weights and of copies.
+    With `old`, the shapes of the teacher's weights, the outcome also tells what has become of new weights and of copies. With `past`, a
+    teacher and the state of its optimizer, training begins with that state, grown.
     """
     start = time.process_time()
     torch.manual_seed(settings.seed)
@@ -82,6 +91,8 @@ def train(
     _assign(module, values)
     outcome = Outcome(module)
     optimizer = settings.optimizer_of(module)
+    if past is not None:
+        grow_optimizer_state(past[1], module, optimizer, original=past[0], grown=model)
     stops = {*EARLY, *(round(k * settings.steps / 10) for k in range(11))}
     new = _New(module, old) if old is not None else None
     outcome.curve.append((0, *evaluate(module, data)))
@@ -89,7 +100,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = settings.rate * settings.scale(step - 1)
         optimizer.zero_grad()
-        loss = _loss(module(inputs), labels)
+        loss = loss_of(module(inputs), labels)
         loss.backward()
         optimizer.step()
         if new is not None:
@@ -100,6 +111,7 @@ def train(
                 break
         if step == settings.steps:
             break
+    outcome.memory = optimizer.state_dict()
     outcome.seconds = time.process_time() - start
     return outcome
 
@@ -109,13 +121,14 @@ def evaluate(module: nn.Module, data: Data) -> tuple[float, float]:
     module.eval()
     with torch.no_grad():
         logits = module(data.test_inputs)
-        loss = float(_loss(logits, data.test_labels))
+        loss = float(loss_of(logits, data.test_labels))
         accuracy = float((logits.argmax(-1) == data.test_labels).float().mean())
     module.train()
     return round(loss, 5), round(accuracy, 5)
 
 
-def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy, over all characters of a text."""
     return cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 

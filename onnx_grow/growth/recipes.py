@@ -31,8 +31,8 @@ Mask = NDArray[np.bool_]
 Split = Literal["equal", "unequal", "first"]
 Rows = Callable[[Indices], Array]
 
-_TOO_EVEN = 1e-3
-"""A spread so many times smaller than the weight's own is none."""
+_TOO_SMALL = 1e-3
+"""A scale so many times smaller than the whole weight's is none."""
 
 BLOCK = 1 << 18
 """Elements computed at a time: they fit in a processor's cache."""
@@ -165,28 +165,24 @@ class Share:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """Indices `new` along dimension `dim` are no copies but drawn afresh, with the mean and spread of what they would copy.
+    """Indices `new` along dimension `dim` are no copies but drawn afresh: mean zero, and the root mean square of what they would copy.
 
-    That is the scale which training has found for this layer, and the one that copied statistics (BatchNormalization's) expect.
-    Where there is no spread to speak of, that of the whole weight takes its place, and in a weight of equal elements He's:
-    variance 2 / fan-in (arXiv 1502.01852).
+    That is the scale which training has found for this layer, and the one that copied statistics (BatchNormalization's) expect. Its mean
+    is left behind: of a unit that never fires behind a Relu it is negative, and what is drawn around it would not fire either.
+    Where all is zero, He's scale takes its place: variance 2 / fan-in (arXiv 1502.01852).
     """
 
     dim: int
     new: Mask
 
-    def moments(self, values: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation for every index of `dim`, over all other dimensions."""
+    def spread(self, values: Array) -> NDArray[np.float64]:
+        """The standard deviation for every index of `dim`, over all other dimensions."""
         others = tuple(k for k in range(values.ndim) if k != self.dim)
-        mean = np.asarray(np.mean(values, axis=others, dtype=np.float64))
-        # bfloat16 squares in its own precision unless it is told otherwise.
-        spread = np.asarray(np.sqrt(np.maximum(_mean_square(values, others) - mean**2, 0.0)))
-        overall = float(np.sqrt(np.mean(spread**2 + mean**2)))
-        fan_in = max(1, values.size // max(1, len(mean)))
-        low = spread <= _TOO_EVEN * overall
+        spread = np.asarray(np.sqrt(_mean_square(values, others)))
+        overall = float(np.sqrt(np.mean(spread**2)))
         if overall == 0.0:
-            return mean, np.full_like(spread, np.sqrt(2.0 / fan_in))
-        return np.where(low, 0.0, mean), np.where(low, overall, spread)
+            return np.full_like(spread, np.sqrt(2.0 * max(1, len(spread)) / max(1, values.size)))
+        return np.where(spread <= _TOO_SMALL * overall, overall, spread)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +252,7 @@ class Grown:
         self.seed = seed
         self.fresh = tuple(fresh)
         self._lock = RLock()
-        self._known: dict[Draw, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._known: dict[Draw, NDArray[np.float64]] = {}
         self._mixed: dict[Mix, Array] = {}
         self.dtype = base.dtype
         self.shape = tuple(n if g is None else len(g) for n, g in zip(base.shape, self.maps, strict=True))
@@ -365,7 +361,7 @@ class Grown:
         """Replace what `step` says to draw, but for what is silent."""
         g = self.maps[step.dim]
         assert g is not None
-        mean, spread = self._moments(step)
+        spread = self._spread(step)
         new = np.flatnonzero(step.new[rows] if step.dim == 0 else step.new)
         chosen = (slice(None),) * step.dim + (new,)
         shape = list(values.shape)
@@ -381,14 +377,14 @@ class Grown:
             if isinstance(share, Share) and share.silent is not None:
                 silent = silent | _broadcast(share.silent, share.dim, rows, values.ndim)
         silent = np.broadcast_to(silent, values.shape)[chosen]
-        made = mean[old].reshape(along) + spread[old].reshape(along) * drawn
+        made = spread[old].reshape(along) * drawn
         out[chosen] = np.where(silent, out[chosen], made.astype(values.dtype))
         return out
 
-    def _moments(self, step: Draw) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _spread(self, step: Draw) -> NDArray[np.float64]:
         with self._lock:
             if step not in self._known:
-                self._known[step] = step.moments(self.base.array())
+                self._known[step] = step.spread(self.base.array())
             return self._known[step]
 
     def _mixture(self, step: Mix, values: Array, base: Rows, rows: Indices) -> Array:
