@@ -37,6 +37,7 @@ from onnx_grow.operators import RULES
 from onnx_grow.shapes import infer as infer_shapes
 from onnx_grow.verification import Standard, choose
 from onnx_grow.verification.reference import Stage
+from onnx_grow.verification.replay import replay
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import isolated
@@ -158,12 +159,14 @@ def grown(model: og.Model, shapes: Shapes, growth: Growth, standard: Standard) -
         row["seconds"] = round(time.perf_counter() - start, 3)
         row["parameters"] = round(bigger.parameters / max(1, model.parameters), 3)
         row["inserted"] = len(bigger.skeleton.graph.node) - len(model.skeleton.graph.node)
-        report = standard.compare(og.load(og.save(bigger, Path(folder) / "grown.onnx")))
+        file = og.load(og.save(bigger, Path(folder) / "grown.onnx"))
+        report, replayed = standard.compare(file), replay(model, file)
         row["ratio"], row["float64"] = report.to_json()["ratio"], report.float64
         row["warnings"] = [w for w in report.warnings if "proves nothing" in w or "says little" in w]
-        row["status"] = "preserved" if report.ok else "WRONG"
-        if not report.ok:
-            row["why"] = str(report)
+        row["replay"] = replayed and replayed.same
+        row["status"] = "preserved" if report.ok and row["replay"] else "WRONG"
+        if row["status"] == "WRONG":
+            row["why"] = f"{report}\n{replayed and replayed.told}"
     row["seconds_all"] = round(time.perf_counter() - start, 3)
     return row
 

@@ -1,12 +1,12 @@
 """Plant faults in grown models and see who notices: `onnx-grow verify`, and the checks of onnxsim, onnxslim and polygraphy.
 
-    python bench/faults.py MODEL_OR_FOLDER ... [--each 6] [--to FAULTS.jsonl] [--largest MB] [--known OLD.jsonl]
+    python bench/faults.py MODEL_OR_FOLDER ... [--each 6] [--to FAULTS.jsonl] [--largest MB]
 
 Each model is widened and deepened; the correct growth goes to every check (a rejection is a false alarm), then `--each` faults
 planted in it, one at a time: a weight off by 1 %, two channels swapped, a weight that was not divided, a bias entry dropped, another
 epsilon, another axis attribute. What changes no output by more than 1e-12 in float64 is no fault, and is not counted. The other tools
-take part where they are installed, with their own inputs and tolerances; what they said of the same cases before is taken from OLD.jsonl,
-where the fault has the same effect there. One line per case goes to FAULTS.jsonl; a rerun goes on where the last one stopped.
+take part where they are installed, with their own inputs and tolerances. One line per case goes to FAULTS.jsonl; a rerun goes on where
+the last one stopped.
 
 `onnx-grow verify` asks two questions, which are told apart: do the models compute the same, and is the file what its recorded growth makes
 of the original?
@@ -236,9 +236,7 @@ Case = tuple[str, str, str]
 """A model, a growth and a fault."""
 
 
-def cases(
-    file: Path, each: int, tools: list[str], done: Collection[Case], known: dict[Case, dict[str, Any]]
-) -> Any:
+def cases(file: Path, each: int, tools: list[str], done: Collection[Case]) -> Any:
     """The lines of one model."""
     name = f"{file.parent.name}/{file.stem}"
     original, shapes = og.load(file), legal_shapes(file)
@@ -273,13 +271,7 @@ def cases(
                 if fault == "none" or line["effect"] > NOTHING:
                     with tempfile.TemporaryDirectory() as folder:
                         path = og.save(faulty, Path(folder) / "faulty.onnx")
-                        before = known.get((name, growth, line["fault"]), {})
-                        told = before if before.get("effect") == line["effect"] else {}
-                        said = {tool: told[tool] for tool in CHECKS if tool in told and tool not in OURS}
-                        line |= {
-                            check: asked(check, file, path, shapes) for check in tools if check not in said
-                        }
-                        line |= said
+                        line |= {check: asked(check, file, path, shapes) for check in tools}
             yield line
 
 
@@ -292,12 +284,7 @@ def cases(
 @click.option(
     "--largest", type=float, default=5.0, show_default=True, help="Megabytes of the largest file to take."
 )
-@click.option(
-    "--known",
-    type=click.Path(exists=True, path_type=Path),
-    help="Earlier results: what the other tools said of the same cases.",
-)
-def main(sources: tuple[Path, ...], each: int, results: Path, largest: float, known: Path | None) -> None:
+def main(sources: tuple[Path, ...], each: int, results: Path, largest: float) -> None:
     """Run, and print a table."""
     files = sorted(
         f
@@ -305,13 +292,12 @@ def main(sources: tuple[Path, ...], each: int, results: Path, largest: float, kn
         for f in ([s] if s.is_file() else s.rglob("*.onnx"))
         if f.stat().st_size < largest * 1e6
     )
-    rows = list(_read(results).values())
-    before = _read(known) if known else {}
-    tools = installed()
+    known = _read(results)
+    rows, tools = list(known.values()), installed()
     with results.open("a") as out, click.progressbar(files, file=sys.stderr) as bar:
         for file in bar:
             try:
-                for row in cases(file, each, tools, _read(results).keys(), before):
+                for row in cases(file, each, tools, known.keys()):
                     rows.append(row)
                     out.write(json.dumps(row) + "\n")
                     out.flush()

@@ -31,6 +31,7 @@ from onnx_grow.growth.deepen_plan import DeepenPlan, DeepenScheme
 from onnx_grow.growth.plan import DEFAULT_KINDS, Scheme
 from onnx_grow.model import Model, load
 from onnx_grow.shapes import infer as infer_shapes
+from onnx_grow.verification.replay import replay
 
 Arrays = dict[str, np.ndarray]
 Setting = int | Mapping[str, Sequence[int]]
@@ -369,6 +370,8 @@ def check(choices: Choices, repeat: bool = True) -> Outcome:
         trial.grow(Widening(2.0, "split", KINDS, 100), repeat)
     if repeat and load(found.proto).to_proto().SerializeToString() != original:
         raise Wrong("the original was changed")
+    if repeat and trial.outcome.steps:
+        _replayed(load(found.proto), load(trial.model.to_proto()))
     return trial.outcome
 
 
@@ -453,6 +456,13 @@ def _repeated(step: Step, model: Model, grown: onnx.ModelProto, plan: str, noise
     for what, same in (("run", step.grow(model, noise)), ("run of the plan", apply(model, parsed))):
         if same.to_proto().SerializeToString() != grown.SerializeToString():
             raise Wrong(f"a second {what} gives other bytes")
+
+
+def _replayed(original: Model, grown: Model) -> None:
+    """All that the result records, done again, makes the result."""
+    replayed = replay(original, grown)
+    if replayed is None or not replayed.same:
+        raise Wrong(replayed.told if replayed else "it records no growth")
 
 
 def _compare(
