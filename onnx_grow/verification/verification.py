@@ -19,7 +19,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ from onnx_grow.verification.datasets import Given
 from onnx_grow.verification.inputs import Feed
 from onnx_grow.verification.memory import fits
 from onnx_grow.verification.promotion import uses_bfloat16
-from onnx_grow.verification.proof import PLAUSIBLE, Proof, prove
+from onnx_grow.verification.proof import PLAUSIBLE, prove
 from onnx_grow.verification.providers import choose
 from onnx_grow.verification.reference import Reference, Stage, measure
 from onnx_grow.verification.report import RECORDED, Check, Output, Report
@@ -162,63 +162,19 @@ class Standard:
     ) -> Report:
         """What `verify` says of a grown model."""
         started = time.perf_counter()
-        before, device = self.model, self.stage.device
         found = [
-            checks.interface(before, grown),
-            checks.versions(before, grown),
-            checks.validity(before, grown),
+            checks.interface(self.model, grown),
+            checks.versions(self.model, grown),
+            checks.validity(self.model, grown),
+            *([checks.growth(grown, expect)] if expect else []),
         ]
-        if expect:
-            found.append(checks.growth(grown, expect))
-        feeds: Sequence[Feed] = ()
-        outputs: list[Output] = []
-        notes: list[str] = []
-        proved: Proof | None = None
-        if checks.same_inputs(before, grown):
-            reference = self.reference
-            feeds = reference.feeds
-            comparison = _compare(reference, grown)
-            whole = self.stage.whole  # else it all runs in float64 anyway
-            wanted = is_small(before, _sizes(feeds[0])) and max_error is None if proof is None else proof
-            wanted = wanted and whole
-            outputs = comparison.settled(
-                tolerance if max_error is None else math.inf,
-                wanted or (whole and proof is None and _is_affordable(before)),
-            )
-            if whole and proof is not False and max_error is None and _is_affordable(before):
-                outputs = [self._judged_in_float64(output, grown, tolerance) for output in outputs]
-            found.append(comparison.check)
-            if wanted and comparison.check.ok:
-                first, expected = feeds[0].arrays, reference.plain[0]
-                proved = prove(before, grown, first, expected=expected, tolerance=tolerance)
-                found.append(Check("float64", proved.ok, proved.detail))
-            if self.everywhere and _says_nothing(reference):
-                found.append(Check("values", False, NOTHING_SAID))
-            notes = [*reference.notes, *_warnings(reference)]
-            notes += [
-                f"output {o.name!r} deviates by {o.ratio:.0f} times the noise measured, though the models are equal in float64: "
-                "rounding that this network amplifies"
-                for o in outputs
-                if o.excused
-            ]
+        device = self.stage.device
         report = Report(
-            provider=device.name,
-            device=str(device),
-            tolerance=tolerance,
-            max_error=max_error,
-            inputs=tuple(feed.label for feed in feeds),
-            outputs=tuple(outputs),
-            checks=tuple(found),
-            warnings=tuple(notes),
-            float64=proved.error if proved else None if self.stage.whole else _worst(outputs),
-            feed=feeds[0].arrays if feeds else None,
-            seconds=0.0,
+            device.name, str(device), tolerance, (), (), tuple(found), (), 0.0, max_error=max_error
         )
-        worst = {output.worst_input for output in report.beyond[:1]}
-        report = replace(
-            report, feed=next((feed.arrays for feed in feeds if feed.label in worst), report.feed)
-        )
-        for way, standard in self.branches.items() if outputs else ():
+        if checks.same_inputs(self.model, grown):
+            report = self._run(report, grown, proof)
+        for way, standard in self.branches.items() if report.outputs else ():
             try:
                 branch = standard.compare(
                     forced(grown, way), tolerance=tolerance, max_error=max_error, proof=proof
@@ -229,6 +185,36 @@ class Standard:
             else:
                 report = _joined(report, branch, WAYS[way])
         return replace(report, seconds=time.perf_counter() - started)
+
+    def _run(self, report: Report, grown: Model, proof: bool | None) -> Report:
+        """A report with what running both models shows: by the original's own noise, and in float64 where that is wanted or can help."""
+        reference, whole = self.reference, self.stage.whole  # what is not whole runs in float64 anyway
+        feeds, equal = reference.feeds, report.max_error is None
+        wanted = whole and (is_small(self.model, _sizes(feeds[0])) and equal if proof is None else proof)
+        affordable = whole and _is_affordable(self.model)
+        comparison = _compare(reference, grown)
+        outputs = comparison.settled(
+            report.tolerance if equal else math.inf, wanted or (proof is None and affordable)
+        )
+        if affordable and proof is not False and equal:
+            outputs = [self._judged_in_float64(output, grown, report.tolerance) for output in outputs]
+        found, proved = [comparison.check], None
+        if wanted and comparison.check.ok:
+            expected = reference.plain[0]
+            proved = prove(self.model, grown, feeds[0].arrays, expected=expected, tolerance=report.tolerance)
+            found.append(Check("float64", proved.ok, proved.detail))
+        if self.everywhere and _says_nothing(reference):
+            found.append(Check("values", False, NOTHING_SAID))
+        report = replace(
+            report,
+            inputs=tuple(feed.label for feed in feeds),
+            outputs=tuple(outputs),
+            checks=(*report.checks, *found),
+            warnings=(*reference.notes, *_warnings(reference), *_excuses(outputs)),
+            float64=proved.error if proved else None if whole else _worst(outputs),
+        )
+        worst = {output.worst_input for output in report.beyond[:1]}
+        return replace(report, feed=next((f.arrays for f in feeds if f.label in worst), feeds[0].arrays))
 
     def _judged_in_float64(self, output: Output, grown: Model, tolerance: float) -> Output:
         """The same output, excused if what it deviates by is rounding alone: in float64 the models are equal on all inputs."""
@@ -378,6 +364,15 @@ def _warnings(reference: Reference) -> list[str]:
     if all(is_exact(array) for name in reference.gauges for array in reference.results(name)):
         told.append("no output is a floating-point number: what does not flip one of them does not show")
     return told
+
+
+def _excuses(outputs: Sequence[Output]) -> Iterator[str]:
+    for output in outputs:
+        if output.excused:
+            yield (
+                f"output {output.name!r} deviates by {output.ratio:.0f} times the noise measured, though the models are equal in float64: "
+                "rounding that this network amplifies"
+            )
 
 
 def _says_nothing(reference: Reference) -> bool:
