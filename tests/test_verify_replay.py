@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +296,54 @@ def test_a_record_of_layers_that_nobody_wrote_harms_nobody(
     assert found is not None
     assert found.same is None
     assert most < 64 << 20
+
+
+ODD = (
+    0,
+    -1,
+    7,
+    2**31,
+    2**64,
+    10**30,
+    0.5,
+    float("nan"),
+    True,
+    None,
+    "",
+    "x",
+    "\0",
+    "pad",
+    "Conv",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    [-1],
+    [2**40] * 3,
+)
+
+
+def paths(value: object, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where the values of a document are."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*above, key)
+        yield from paths(inner, (*above, key))
+
+
+@pytest.mark.parametrize(
+    "grow", [og.widen, og.deepen, lambda model: og.deepen(og.widen(model, scheme="pad"), scheme="parametric")]
+)
+def test_records_with_odd_values_harm_nobody(original: Model, grow: Callable[[Model], Model]) -> None:
+    grown, rng = grow(original), np.random.default_rng(0)
+    places = list(paths(provenance.history(grown)))
+
+    def odd(entries: list) -> None:
+        *above, key = places[rng.integers(len(places))]
+        reduce(getitem, above, entries)[key] = ODD[rng.integers(len(ODD))]
+
+    for _ in range(60):
+        replay(original, with_history(grown, odd))  # whatever it finds
 
 
 def test_a_history_nested_without_end_is_none(original: Model) -> None:

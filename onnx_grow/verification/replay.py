@@ -45,15 +45,19 @@ def replay(original: Model, grown: Model) -> Replay | None:
     entries = continued(original, grown)
     if not entries:
         return None
-    expected = original
     try:
-        for plan in recorded(original, grown):
-            expected = apply(expected, plan)
+        return _replayed(original, grown, entries)
     except OnnxGrowError as error:
         return Replay(None, f"its growth cannot be done again: {error.message}")
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # Anybody may have written the record: what is no plan of ours stumbles somewhere.
+        # Anybody may have written the record: what is no plan of ours stumbles somewhere, at the latest where weights are computed.
         return Replay(None, f"its growth cannot be done again, its record makes no sense: {error}")
+
+
+def _replayed(original: Model, grown: Model, entries: Sequence[Mapping[str, Any]]) -> Replay:
+    expected = original
+    for plan in recorded(original, grown):
+        expected = apply(expected, plan)
     expected, grown = flattened(expected), flattened(grown)
     found = diff(expected, grown)
     if apart := next(_of_structure(found, expected, grown), ""):
