@@ -526,6 +526,7 @@ class TestOptions:
             "seeds": None,
             "tolerance": 3.0,
             "proof": False,
+            "replay": False,
         }
         options = self.said(monkeypatch, "onnx_grow.verification.verify", command, "model.onnx", "--seeds=1")
         assert options["seeds"] == 1
