@@ -895,6 +895,9 @@ def features(g: Graph, x: Value) -> Value | None:
 
 # Operators by the table of those that are tested alone
 
+IN_PLACE = ("MoE", "QMoE")
+"""ONNX Runtime may write their results over operand 0 while the kernel still reads it, unless somebody else does, too."""
+
 
 def alone(g: Graph, x: Value) -> Value | None:
     """One of the operators that are tested alone; all that it computes with is the mean of x, times weights, and weights."""
@@ -920,6 +923,9 @@ def alone(g: Graph, x: Value) -> Value | None:
     before = list(g.values)
     y = g.node(single.op, names, shape, *rest, kind="float", domain=single.domain, **single.attributes)
     g.values = before
+    if single.op in IN_PLACE:
+        y = g.node("Add", [y, names[0]], shape, kind="float")
+        g.values = before
     if dtype == TensorProto.FLOAT:
         g.values.append(y)
         return y
