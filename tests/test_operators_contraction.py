@@ -229,6 +229,30 @@ PICTURES = [
 ]
 
 POSITIONS = [
+    *(
+        Case(
+            f"conv: across channels, {name}",
+            f"""(float[2, 3, 5, 4] x) => (float[N, 2, H, W] y) <float[6, 3, 1, 1] v, float[2, 6, 1, 1] w,
+            float[1, 1, {kernel}] k, float[1] c, int64[3] row = {{-1, 1, 6}}, int64[4] column = {{-1, 6, 1, 1}}> {{
+                a = Conv(x, v) p = GlobalAveragePool(a) r = Reshape(p, row) e = Conv <{attributes}> (r, k, c) g = Sigmoid(e)
+                s = Reshape(g, column) b = Mul(a, s) y = Conv(b, w) }}""",
+        )
+        for name, kernel, attributes in (
+            ("a kernel of 3", 3, "pads=[1, 1]"),
+            ("a kernel of 5", 5, "pads=[2, 2]"),
+            ("an even kernel", 4, "pads=[1, 2]"),
+            ("pads that are computed", 3, 'auto_pad="SAME_UPPER"'),
+            ("dilated", 3, "pads=[2, 2], dilations=[2]"),
+        )
+    ),
+    Case(
+        "conv: of a picture with one channel",
+        """(float[2, 4] x) => (float[N, 3] y) <float[4, 6] v, float[1, 1, 3, 3] k, float[6, 3] w, int64[4] r = {-1, 1, 2, 3},
+        int64[2] f = {0, -1}> {
+        a = MatMul(x, v) b = Reshape(a, r) c = Conv <pads=[1, 1, 1, 1]> (b, k) d = Reshape(c, f) y = MatMul(d, w) }""",
+        "",
+        {"a": "Conv 'c': keeps this dimension as it is"},
+    ),
     Case(
         "conv: the kernel covers channels of two dimensions",
         """(float[2, 4] x) => (float[2, 2, 1, 1] y) <float[4, 6] v, float[2, 1, 2, 3] k, int64[4] split = {2, 1, 2, 3}> {

@@ -400,14 +400,28 @@ SLICE = [
         """(double[N, 4] x) => (double[N, 3] y)
         <double[4, 8] v, double[3, 3] w, int64[1] zero = {0}, int64[1] eight = {8}, int64[1] one = {1}, int64[1] three = {3}> {
         a = MatMul(x, v) b = Slice(a, zero, eight, one, three) y = MatMul(b, w) }""",
-        "",
-        {"a": "Slice 'b': takes every 3th of this dimension"},
+        "a b",
     ),
     Case(
         "slice: backwards",
         between(
             "b = Slice(a, last, far, one, last)",
             "int64[1] last = {-1}, int64[1] far = {-99}, int64[1] one = {1}",
+        ),
+        "a b",
+    ),
+    Case(
+        "slice: backwards, and added",
+        between(
+            "c = Slice(a, last, far, one, last) b = Add(a, c)",
+            "int64[1] last = {-1}, int64[1] far = {-99}, int64[1] one = {1}",
+        ),
+    ),
+    Case(
+        "slice: backwards along two dimensions",
+        between(
+            "b = Slice(a, ends, far, both, ends)",
+            "int64[2] ends = {-1, -1}, int64[2] far = {-99, -99}, int64[2] both = {0, 1}",
         ),
         "",
         {"a": "takes every -1th of this dimension"},
@@ -450,7 +464,33 @@ GATHER = [
         "gather: some",
         """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[2, 3] w, int64[2] at = {0, 4}> {
         a = MatMul(x, v) b = Gather <axis=1> (a, at) y = MatMul(b, w) }""",
+        "a b",
+    ),
+    Case(
+        "gather: some, several times, counted from the end",
+        """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[5, 3] w, int32[5] at = {-1, 0, 4, -1, 2}> {
+        a = MatMul(x, v) b = Gather <axis=1> (a, at) y = MatMul(b, w) }""",
+        "a b",
+    ),
+    Case(
+        "gather: two shuffles by one list",
+        between(
+            "c = Gather <axis=1> (a, at) d = Relu(c) e = Gather <axis=1> (d, at) f = Add(a, e) b = Tanh(f)",
+            "int64[6] at = {0, 3, 1, 4, 2, 5}",
+        ),
+    ),
+    Case(
+        "gather: in a matrix of indices",
+        """(double[N, 4] x) => (double[N, 2, 3] y) <double[4, 6] v, double[2, 3] w, int64[2, 2] at = {0, 4, 1, 2}> {
+        a = MatMul(x, v) b = Gather <axis=1> (a, at) y = MatMul(b, w) }""",
         "b",
+        {"a": "Gather 'b': selects from this dimension by index"},
+    ),
+    Case(
+        "gather: indices that nobody knows",
+        """(double[N, 4] x, int64[2] at) => (double[N, 3] y) <double[4, 6] v, double[2, 3] w> {
+        a = MatMul(x, v) b = Gather <axis=1> (a, at) y = MatMul(b, w) }""",
+        "",
         {"a": "Gather 'b': selects from this dimension by index"},
     ),
     Case("gather: other dimensions", between("b = Gather <axis=0> (a, at)", "int64[2] at = {1, 0}")),

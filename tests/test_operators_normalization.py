@@ -127,11 +127,18 @@ CASES = [
         "~a",
     ),
     Case("norm: of positions", pictured("b = LpNormalization <axis=2> (a)")),
+    *(
+        Case(
+            f"local response: of {size}, operator set {opset}",
+            pictured(f"b = LRN <size={size}, alpha=0.9, bias=0.5> (a)"),
+            opset=opset,
+        )
+        for size in (1, 3, 5)
+        for opset in (7, 17)
+    ),
     Case(
-        "local response",
-        pictured("b = LRN <size=3> (a)"),
-        "",
-        {"a": "LRN 'b': normalises each channel by its neighbours"},
+        "local response: one after the other",
+        pictured("c = LRN <size=3> (a) d = Relu(c) b = LRN <size=5> (d)"),
     ),
     Case(
         "batch: statistics per position",

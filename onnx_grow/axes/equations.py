@@ -4,6 +4,7 @@ A rule is called with one `Node` and states equations between the dimensions of 
 
 - which dimensions are the same (`set`, `unify`), must keep their size (`freeze`) or take statistics (`uniform`);
 - over which dimensions two operands are contracted (`contract`), so that the copies' contributions still sum to the original;
+- where indices are chosen by number (`choose`), and along which dimensions neighbours meet (`window`);
 - which attributes and shape inputs hold sizes, and of what (`size_attribute`, `size_input`), or depend on them (`tune`);
 - which attributes are weights (`listed`);
 - that new indices need not be copies (`apart`), and which must be all the same (`replicate`);
@@ -15,7 +16,7 @@ Everything that a rule says of weights follows from their dimensions: no rule to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -72,6 +73,26 @@ class Dilution:
     node: int
     position: int
     power: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`channels` of `source`, the dimension at `position` of input 0, stand along `result`, that of output 0."""
+
+    node: int
+    position: int
+    source: Dim
+    result: Dim
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Each index of a dimension, of input 0 and output 0 alike, is computed from those up to `reach` away; beyond its ends are zeros."""
+
+    node: int
+    position: int
+    reach: int
 
 
 @dataclass(frozen=True)
@@ -142,6 +163,8 @@ class Statements:
     algebra: Algebra = field(default_factory=Algebra)
     contractions: list[Contraction] = field(default_factory=list)
     dilutions: list[Dilution] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
     attributes: list[SizedAttribute] = field(default_factory=list)
     sized_inputs: dict[tuple[int, int], SizedInput] = field(default_factory=dict)
     listed: list[ListedAttribute] = field(default_factory=list)
@@ -310,6 +333,17 @@ class Node:
     def dilute(self, position: int, power: float) -> None:
         """Say that uniform copies along a dimension of output 0 dilute it; see `Dilution`."""
         self._statements.dilutions.append(Dilution(self.index, position, power))
+
+    def choose(self, position: int, channels: Iterable[int], result: Dim) -> None:
+        """Say that a Gather or Slice gives these indices of a dimension of input 0, by number; see `Choice`."""
+        source = self.input(0)[position]
+        listed = tuple(int(channel) % size(source) for channel in channels)
+        self._statements.choices.append(Choice(self.index, position, source, result, listed))
+
+    def window(self, position: int, reach: int) -> None:
+        """Say that indices along a dimension of input 0 meet their neighbours, whose order matters; see `Window`."""
+        self.replicate(self.input(0)[position], "looks at neighbours, which have to be copies, too")
+        self._statements.windows.append(Window(self.index, position, reach))
 
     def tie(self, parts: Sequence[Dim]) -> None:
         """Say that dimensions must grow by the same factor."""

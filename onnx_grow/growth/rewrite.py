@@ -38,6 +38,7 @@ from onnx_grow.growth.absorb import (
 from onnx_grow.growth.budget import Footprint
 from onnx_grow.growth.carry import Stuck, carry
 from onnx_grow.growth.constants import FLOATS, Constants, Refusal
+from onnx_grow.growth.order import chosen, following, insert_rounds, rounds
 from onnx_grow.growth.padding import NotLinear, Padding, padding
 from onnx_grow.growth.plan import Scheme, WidenPlan
 from onnx_grow.growth.recipes import Draw, Grown, Mask, Mix, Scale, Share, Split, Step
@@ -61,10 +62,7 @@ def rewrite(
     analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan, metadata: Mapping[str, str] | None = None
 ) -> Model:
     """The model with the axes of `plan` grown; weights are lazy. Raises Refusal when that cannot be done exactly."""
-    maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
-    return _Rewrite(analysis, maps, _by(axes, plan, "fresh"), _paddings(analysis, axes, plan), plan).run(
-        metadata or {}
-    )
+    return _rewriting(analysis, axes, plan).run(metadata or {})
 
 
 def footprint(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> Footprint:
@@ -72,10 +70,13 @@ def footprint(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> 
 
     Which weights are cloned or inserted is found out once, at the sizes of the plan.
     """
-    maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
-    return _Rewrite(
-        analysis, maps, _by(axes, plan, "fresh"), _paddings(analysis, axes, plan), plan
-    ).footprint()
+    return _rewriting(analysis, axes, plan).footprint()
+
+
+def _rewriting(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> _Rewrite:
+    drawn = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
+    maps = following(analysis, drawn, set(axes.values()))
+    return _Rewrite(analysis, maps, _by(axes, plan, "fresh"), _paddings(analysis, axes, plan), plan)
 
 
 def _by(axes: Mapping[str, Axis], plan: WidenPlan, scheme: Scheme) -> dict[Axis, int]:
@@ -141,7 +142,9 @@ class _Rewrite:
         }
 
     def run(self, metadata: Mapping[str, str]) -> Model:
+        self._choices()
         self._grow_weights()
+        self._windows()
         self._attributes()
         self._listed()
         self._tuned()
@@ -476,6 +479,40 @@ class _Rewrite:
             seed=f"{self.plan.seed}/{name}",
             fresh=[mask if mask.any() else None for mask in fresh],
         )
+
+    def _choices(self) -> None:
+        """Let lists of channels say where these are now."""
+        for choice in self.analysis.said.choices:
+            source, result = index_map(choice.source, self.maps), index_map(choice.result, self.maps)
+            if source is None and result is None:
+                continue
+            new = chosen(
+                np.asarray(choice.channels),
+                np.arange(size(choice.source)) if source is None else source,
+                size(choice.source),
+                np.arange(size(choice.result)) if result is None else result,
+                originals=any(leaf in self.fresh for leaf in leaves(choice.source)),
+            )
+            proto = self.draft.node(choice.node)
+            if proto.op_type == "Gather":
+                self.uses.pop((choice.node, 1), None)
+                self.constants.put(choice.node, 1, new)
+            else:
+                order = self.constants.add(f"{proto.output[0]}_order", new)
+                gather = helper.make_node(
+                    "Gather", [proto.input[0], order], proto.output, proto.name, axis=choice.position
+                )
+                proto.CopyFrom(gather)
+
+    def _windows(self) -> None:
+        """Give what looks at neighbours its copies in rounds."""
+        for window in self.analysis.said.windows:
+            dims = self.analysis.input_dims(window.node, 0)
+            dim = dims[window.position] if dims else ()
+            g = index_map(dim, self.maps)
+            if g is not None:
+                taken, back = rounds(g, size(dim), window.reach)
+                insert_rounds(self.analysis, self.constants, window.node, window.position, taken, back)
 
     def _attributes(self) -> None:
         for said in self.analysis.said.attributes:

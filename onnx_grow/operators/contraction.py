@@ -33,9 +33,13 @@ _MATMUL = {
 def conv(node: Node) -> None:
     """A convolution; `g` groups of `i` input and `o` output channels each (depthwise: i = o = 1).
 
-    Positions stay, but for two cases: a kernel of 1 passes over each alone, and one that covers a dimension sums over it.
+    Positions stay, but for three cases: a kernel of 1 passes over each alone, one that covers a dimension sums over it, and where
+    there is but one channel the channels may be what stands in the place of positions (ECA): neighbours meet.
     """
     ways = [_way(node, k) for k in range(len(node.input(0)) - 2)]
+    for k, reach in _across(node).items():
+        node.window(2 + k, reach)
+        ways[k] = "="
     names = _conv("".join(ways))(node)
     if size(names["i"]) > 1:
         node.role("groups", names["g"])
@@ -55,6 +59,23 @@ def _way(node: Node, k: int) -> str:
         return "="
     covers = kernel == size(dim) and node.attribute("dilations", ones)[k] == 1 and not padded
     return "/" if covers and not any(leaf.frozen for leaf in leaves(dim)) else "!"
+
+
+def _across(node: Node) -> dict[int, int]:
+    """The spatial dimension along which a convolution from one channel to one goes over what may grow, and how far it looks there."""
+    shape, kernel, out = node.shape(0), node.shape(1), node.out_shape()
+    long = [k for k, n in enumerate(shape[2:]) if n > 1]
+    if (
+        kernel[:2] != (1, 1)
+        or out[2:] != shape[2:]
+        or len(long) != 1
+        or node.attribute("strides", [1])[0] != 1
+    ):
+        return {}
+    (k,) = long
+    dilations = node.attribute("dilations", [1] * len(shape[2:]))
+    still = any(leaf.frozen for leaf in leaves(node.input(0)[2 + k]))
+    return {} if still or kernel[2 + k] == 1 else {k: (kernel[2 + k] - 1) * dilations[k]}
 
 
 _WAYS = {"=": ("p", "!k", "p"), "/": ("/p", "/p", "!o"), "!": ("!p", "!k", "!o")}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnx_grow.axes.algebra import Dim, axis, concat, leaves, size
 from onnx_grow.axes.equations import Element, Negated, Node, Rule, Unsupported
 
@@ -184,6 +186,11 @@ def cut_out(node: Node) -> None:
             node.unify(dim, (*dims[at], *node.frozen(step, "takes one in so many of this dimension")))
             new_ends[k] = dim if length <= end < _ENDLESS else None
             continue
+        if step != 1 and len(axes) == 1 and not node.constant[0] and _is_free(dim):
+            dims[at] = axis(node.out_shape()[at])
+            node.choose(at, range(length)[slice(start, end, step)], dims[at])
+            node.set(0, dims)
+            return
         if step != 1:
             node.freeze(dim, f"takes every {step}th of this dimension")
             dims[at] = node.frozen(node.out_shape()[at], "takes some of a dimension")
@@ -200,7 +207,7 @@ def cut_out(node: Node) -> None:
 
 
 def gather(node: Node) -> None:
-    """Selection along `axis`: one known index is a cut; otherwise the order matters, and the dimension freezes."""
+    """Selection along `axis`: one known index is a cut, a list of known ones chooses; otherwise the dimension freezes."""
     node.apart()
     dims, indices = node.input(0), node.input(1)
     at = node.axis(node.attribute("axis", 0))
@@ -213,6 +220,8 @@ def gather(node: Node) -> None:
         place = chosen % length
         before, _, after = _cut(node, dims[at], [place, 1, length - place - 1])
         node.size_input(1, [_bound(chosen, before, ((), after))], within=[dims[at]])
+    elif length > 1 and index is not None and _is_choice(node, index, dims[at]):
+        node.choose(at, index, indices[0])
     elif length > 1:
         node.freeze(dims[at], "selects from this dimension by index")
     if not node.constant[1]:
@@ -222,6 +231,16 @@ def gather(node: Node) -> None:
     if node.constant[0] and not node.constant[1]:
         for dim in (*dims[:at], *dims[at + 1 :]):
             node.role("embedding", dim)
+
+
+def _is_choice(node: Node, index: np.ndarray, dim: Dim) -> bool:
+    """Whether a constant list chooses from channels that are computed and may grow."""
+    listed = index.ndim == 1 and node.constant[1] and not node.constant[0]
+    return listed and _is_free(dim) and bool((abs(index + 0.5) < size(dim)).all())
+
+
+def _is_free(dim: Dim) -> bool:
+    return not any(leaf.frozen for leaf in leaves(dim))
 
 
 def pad(node: Node) -> None:
