@@ -5,15 +5,17 @@ Nothing here knows an operator. A node without a rule, or one whose rule gives u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import AttributeProto
 
-from onnx_grow.axes.algebra import Dim, axis
-from onnx_grow.axes.equations import Node, Rule, Statements, Unsupported
+from onnx_grow.axes.algebra import Axis, Dim, axis, leaves
+from onnx_grow.axes.equations import Contraction, Node, Rule, Statements, Unsupported
 from onnx_grow.model.bodies import ENTRY, JOIN, MARKERS
 
 if TYPE_CHECKING:
@@ -45,6 +47,35 @@ class Analysis:
     labels: tuple[str, ...]
     rules: tuple[Rule | None, ...]
     refused: tuple[str, ...]
+
+    @cached_property
+    def concerned(self) -> Mapping[Axis, Sequence[int]]:
+        """The nodes that each axis concerns, in order: it is among the dimensions of an input or output, or their rules spoke of it."""
+        found: dict[Axis, list[int]] = {}
+        for index, proto in enumerate(self.topology.nodes):
+            inputs = (self.input_dims(index, i) or () for i in range(len(proto.input)))
+            outputs = (self.dims.get(name, ()) for name in proto.output)
+            summed = (contraction.over for contraction in self.contractions.get(index, ()))
+            dims = chain(*inputs, *outputs, summed, self.statistics.get(index, ()))
+            for leaf in dict.fromkeys(leaf for dim in dims for leaf in leaves(dim)):
+                found.setdefault(leaf, []).append(index)
+        return found
+
+    @cached_property
+    def contractions(self) -> Mapping[int, Sequence[Contraction]]:
+        """What the rules stated of sums, by node."""
+        found: dict[int, list[Contraction]] = {}
+        for contraction in self.said.contractions:
+            found.setdefault(contraction.node, []).append(contraction)
+        return found
+
+    @cached_property
+    def statistics(self) -> Mapping[int, Sequence[Dim]]:
+        """The dimensions that statistics are taken over, by node."""
+        found: dict[int, list[Dim]] = {}
+        for index, dim in self.said.statistics:
+            found.setdefault(index, []).append(dim)
+        return found
 
     def input_dims(self, node: int, i: int) -> Dims | None:
         """The dimensions of input `i` of a node, whether constant or computed; None when it is absent or unknown."""

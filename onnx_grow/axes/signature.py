@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 from onnx_grow.axes.algebra import Dim, axis, size
@@ -36,7 +37,7 @@ class _Token:
     name: str  # an axis, a number, "*", "...", "-" or "" for a product
     factors: tuple[_Token, ...] = ()
 
-    @property
+    @cached_property
     def variadic(self) -> bool:
         return self.name in ("*", "...")
 
@@ -89,13 +90,17 @@ class Signature:
 
 def broadcast(node: Node, operands: Sequence[Sequence[Dim]]) -> list[Dim]:
     """The dimensions of an elementwise result: operands aligned at the right, size 1 matching anything."""
-    rank = max(len(dims) for dims in operands)
     out: list[Dim] = []
-    for k in range(-rank, 0):
-        meeting = [dims[k] for dims in operands if len(dims) >= -k and size(dims[k]) != 1]
-        for other in meeting[1:]:
-            node.unify(meeting[0], other)
-        out.append(meeting[0] if meeting else ())
+    for k in range(-max(map(len, operands)), 0):
+        common: Dim = ()
+        for dims in operands:
+            if len(dims) < -k or size(dims[k]) == 1:
+                continue
+            if common:
+                node.unify(common, dims[k])
+            else:
+                common = dims[k]
+        out.append(common)
     return out
 
 

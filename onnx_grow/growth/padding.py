@@ -21,8 +21,9 @@ constant added to a variance takes it, so that epsilon is scaled; gamma takes it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import sqrt
 from typing import Any
 
@@ -169,6 +170,24 @@ class _Stuck(Exception):
         self.name = name
 
 
+class _Ahead:
+    """Numbers in ascending order, each once; what is added on the way has to be larger than those that came."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._known = set(numbers)
+        self._heap = sorted(self._known)
+
+    def add(self, number: int) -> None:
+        """Have this number come, too."""
+        if number not in self._known:
+            self._known.add(number)
+            heappush(self._heap, number)
+
+    def __iter__(self) -> Iterator[int]:
+        while self._heap:
+            yield heappop(self._heap)
+
+
 class _Pad:
     def __init__(self, analysis: Analysis, axis: Axis, new_size: int, *, inserting: bool = False) -> None:
         self.inserting = inserting
@@ -185,14 +204,18 @@ class _Pad:
         self.understood: set[int] = set()
         self.differences: set[int] = set()
         self.second_moments: set[int] = set()
+        self.concerned = analysis.concerned.get(axis, ())
+        self.ahead = _Ahead([])  # where to look next: only there does anything change
 
     def found(self) -> Padding:
         if self.axis.replicated:
             raise NotLinear(next(iter(self.axis.replicated)))
-        for index in reversed(range(len(self.topology.nodes))):
-            self._demand(index)
-        for index, dim in self.analysis.said.statistics:
-            if self.axis in leaves(dim) and index not in self.understood:
+        self.ahead = _Ahead([-index for index in (*self.concerned, *self._subtractions())])
+        for index in self.ahead:
+            self._demand(-index)
+        for index in self.concerned:
+            taken = any(self.axis in leaves(dim) for dim in self.analysis.statistics.get(index, ()))
+            if taken and index not in self.understood:
                 raise NotLinear(f"{self._label(index)} takes other statistics over it than those of a norm")
         while True:
             try:
@@ -257,9 +280,20 @@ class _Pad:
         squared = self._squared(self.topology.proto(index).input[0])
         if index in self.second_moments:
             self._agree(self.demands.get(squared or ""), self.mean, index)
-            self.demands[squared or ""] = self.mean
+            self._ask(squared or "", self.mean)
         else:
             self._give(index, 0, self.mean if squared is None else self.nothing)
+
+    def _subtractions(self) -> Iterator[int]:
+        """The nodes that subtract from a mean over the axis, once moved."""
+        moved = [self.topology.proto(index).output[0] for index in self.concerned if self._averages(index)]
+        while moved:
+            for reader, _ in self.topology.consumers.get(moved.pop(), ()):
+                proto = self.topology.proto(reader)
+                if proto.op_type == "Sub":
+                    yield reader
+                elif self._is_move(proto):
+                    moved += proto.output
 
     def _note_difference(self, index: int, proto: NodeProto) -> None:
         """mean(x^2) - mean(x)^2 is the variance, too: with the mean in new channels n / n' of what it was."""
@@ -362,11 +396,7 @@ class _Pad:
 
     def _passes(self, index: int) -> bool:
         """Whether a convolution keeps the channels apart: in groups, of which the axis is the number."""
-        summed = any(
-            contraction.node == index and self.axis in leaves(contraction.over)
-            for contraction in self.analysis.said.contractions
-        )
-        return not summed and self._position(index, 0) is not None
+        return not self._sums(index) and self._position(index, 0) is not None
 
     def _give(self, index: int, i: int, mixture: Mixture, d: int | None = None) -> None:
         """Demand a mixture of one input of a node."""
@@ -382,7 +412,12 @@ class _Pad:
             self.result.mixtures[index, i] = at, mixture
         else:
             self._agree(self.demands.get(name), mixture, index)
-            self.demands[name] = mixture
+            self._ask(name, mixture)
+
+    def _ask(self, name: str, mixture: Mixture) -> None:
+        self.demands[name] = mixture
+        if (producer := self.topology.producers.get(name)) is not None:
+            self.ahead.add(-producer)
 
     def _shared_by_all(self, index: int, name: str, mixture: Mixture) -> None:
         """A number that all channels share is its own mean, but not zero."""
@@ -406,13 +441,18 @@ class _Pad:
         )
         self.zero = {name for name, mixture in self.demands.items() if not mixture.any()}
         factors: dict[str, float] = {}
-        for index in range(len(self.topology.nodes)):
+        self.ahead = _Ahead([*self.concerned, *self.differences])
+        for index in self.ahead:
             self._zeros(index)
             self._factor(index, factors)
-        for contraction in self.analysis.said.contractions:
-            if self.axis in leaves(contraction.over):
-                self._free(contraction.node)
+        for index in self.concerned:
+            if self._sums(index):
+                self._free(index)
         return self.result
+
+    def _sums(self, index: int) -> bool:
+        """Whether a node sums over the axis."""
+        return any(self.axis in leaves(each.over) for each in self.analysis.contractions.get(index, ()))
 
     def _free(self, index: int) -> None:
         proto = self.topology.proto(index)
@@ -493,7 +533,10 @@ class _Pad:
         if name in self.restored or exposed:
             self.result.inserted[index] = 1.0 / out
         else:
-            factors.update(dict.fromkeys(filter(None, proto.output), out))
+            for name in filter(None, proto.output):
+                factors[name] = out
+                for reader, _ in self.topology.consumers.get(name, ()):
+                    self.ahead.add(reader)
 
     def _passed(self, index: int, proto: NodeProto, given: dict[int, float]) -> float:
         """What becomes of the factors of a node's inputs. Raises _Stuck where one cannot be carried on."""
