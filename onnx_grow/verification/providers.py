@@ -70,6 +70,7 @@ def session_options(*, optimised: bool) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = SILENT
     options.use_deterministic_compute = True
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
     return options
