@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from onnx import TensorProto, helper
 
 from onnx_grow.model import Inline, Part, Stored, load, output, save
 from onnx_grow.model.output import write_file
+
+fcntl = pytest.importorskip("fcntl")
 
 WEIGHT = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
 
@@ -56,6 +59,7 @@ needs_kernel = pytest.mark.skipif(
 def test_what_lies_in_a_file_is_copied_by_the_kernel(
     stored: Stored, tmp_path: Path, kernel: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(output, "WINDOW", 1 << 16)
     monkeypatch.setattr(output, "COPIED", 1 << 17)
     write_file(tmp_path / "out", [(0, b"head"), (8192, stored)])
     assert sum(kernel) == WEIGHT.nbytes
@@ -76,6 +80,7 @@ def test_where_the_kernel_cannot_copy_we_do(
         raise OSError(errno.EXDEV, "between file systems")
 
     monkeypatch.setattr(os, "copy_file_range", unable)
+    monkeypatch.setattr(output, "WINDOW", 1 << 16)
     write_file(tmp_path / "out", [(16, stored)])
     assert (tmp_path / "out").read_bytes() == bytes(16) + WEIGHT.tobytes()
     monkeypatch.delattr(os, "copy_file_range")
@@ -91,6 +96,7 @@ def test_a_disk_that_is_full_while_the_kernel_copies(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(os, "copy_file_range", full)
+    monkeypatch.setattr(output, "WINDOW", 1 << 16)
     with pytest.raises(OSError, match="no space"):
         write_file(tmp_path / "out", [(0, stored)])
 
@@ -121,7 +127,26 @@ class Divided(Inline):
         return lambda: piece[: len(piece) - self.short]
 
 
-def test_pieces_of_all_kinds_lie_where_they_belong(tmp_path: Path) -> None:
+@pytest.fixture
+def past_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """Files of any size are written past the cache, page by page: how many bytes in each call."""
+    if not hasattr(os, "O_DIRECT"):
+        pytest.skip("the system has no O_DIRECT")
+    monkeypatch.setattr(output, "DIRECT_ABOVE", 0)
+    monkeypatch.setattr(output, "WINDOW", 1 << 14)
+    counts: list[int] = []
+    real = os.pwrite
+
+    def counted(descriptor: int, data: memoryview, at: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            counts.append(len(data))
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", counted)
+    return counts
+
+
+def pieces_of_all_kinds() -> tuple[list[tuple[int, object]], bytes]:
     pieces: list[tuple[int, object]] = []
     expected = bytearray()
     rng = np.random.default_rng(1)
@@ -131,6 +156,77 @@ def test_pieces_of_all_kinds_lie_where_they_belong(tmp_path: Path) -> None:
         piece = (values.tobytes(), Inline.of(values), Divided.of(values))[k % 3]
         pieces.append((len(expected) + gap, piece))
         expected += bytes(gap) + values.tobytes()
+    return pieces, bytes(expected)
+
+
+def test_large_files_are_written_past_the_cache(
+    tmp_path: Path, past_cache: list[int], stored: Stored
+) -> None:
+    pieces, expected = pieces_of_all_kinds()
+    end = -(-len(expected) // 4096) * 4096
+    write_file(tmp_path / "out", [*pieces, (end, stored)])  # type: ignore[list-item]
+    assert (tmp_path / "out").read_bytes() == expected.ljust(end, b"\0") + WEIGHT.tobytes()
+    assert sum(past_cache) > 0.9 * end
+    assert all(count % 4096 == 0 and count <= 1 << 14 for count in past_cache)
+
+
+@pytest.mark.parametrize("limit", [0, 4096, 904], ids=["nothing", "pages", "odd"])
+def test_what_cannot_go_past_the_cache_goes_through_it(
+    limit: int, tmp_path: Path, past_cache: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may want larger pages than ours, or write less than it was given."""
+    real = os.pwrite
+
+    def other(descriptor: int, data: memoryview, at: int) -> int:
+        if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            return real(descriptor, data, at)
+        if not limit:
+            raise OSError(errno.EINVAL, "not so")
+        return min(limit, real(descriptor, data[:4096], at))
+
+    monkeypatch.setattr(os, "pwrite", other)
+    pieces, expected = pieces_of_all_kinds()
+    write_file(tmp_path / "out", pieces)  # type: ignore[arg-type]
+    assert (tmp_path / "out").read_bytes() == expected
+
+
+def test_a_full_disk_shows_before_anything_is_computed(
+    tmp_path: Path, past_cache: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(output, "_reserve", full)
+    with pytest.raises(OSError, match="no space"):
+        write_file(tmp_path / "out", pieces_of_all_kinds()[0])  # type: ignore[arg-type]
+    assert not past_cache
+
+
+def test_file_systems_that_can_keep_blocks_once_do(
+    stored: Stored, tmp_path: Path, past_cache: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def clone(target: int, request: int, argument: bytes) -> int:
+        source, start, count, at = struct.unpack("=qQQQ", argument)
+        assert request == 0x4020940D
+        assert [start % 4096, count % 4096, at % 4096] == [0, 0, 0]
+        asked.append(count)
+        if len(asked) > 2:
+            raise OSError(errno.EOPNOTSUPP, "not here")
+        os.pwrite(target, os.pread(source, count, start), at)
+        return 0
+
+    monkeypatch.setattr(fcntl, "ioctl", clone)
+    monkeypatch.setattr(output, "COPIED", 1 << 15)
+    monkeypatch.setattr(output, "THREADS", 1)
+    write_file(tmp_path / "out", [(0, b"head"), (8192, stored)])
+    assert (tmp_path / "out").read_bytes() == b"head".ljust(8192, b"\0") + WEIGHT.tobytes()
+    assert asked == [1 << 15] * 3
+
+
+def test_pieces_of_all_kinds_lie_where_they_belong(tmp_path: Path) -> None:
+    pieces, expected = pieces_of_all_kinds()
     heard: list[int] = []
     write_file(tmp_path / "out", pieces, heard.append)  # type: ignore[arg-type]
     assert (tmp_path / "out").read_bytes() == expected

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from math import prod
 from threading import RLock
 from typing import Any, Literal
@@ -30,12 +31,16 @@ Array = np.ndarray[Any, Any]
 Mask = NDArray[np.bool_]
 Split = Literal["equal", "unequal", "first"]
 Rows = Callable[[Indices], Array]
+Drawn = Callable[[int, NDArray[np.float32], int], NDArray[np.float32]]
+"""For the k-th cut, random entries of a table, so many for each row."""
 
 _TOO_SMALL = 1e-3
 """A scale so many times smaller than the whole weight's is none."""
 
-BLOCK = 1 << 18
-"""Elements computed at a time: they fit in a processor's cache."""
+RUNS = 16
+"""Entries in a row are copied as one if there are no more such runs."""
+BLOCK = 1 << 19
+"""Elements computed at a time: few enough for a processor's cache, and enough for calls to count little."""
 ROW = 1 << 22
 """Elements of a row above which it is a weight of its own, if its rows can be told apart. Random draws follow it: part of the format."""
 
@@ -108,22 +113,25 @@ class Share:
             if not len(due):
                 continue
             left = _short(counts[due] - k)[:, None]
-            drawn = stream.bytes(classes[due] * len(self.ranks) + k, words.shape[1])
+            draw = partial(stream.rows, classes[due] * len(self.ranks) + k)
+            going = np.flatnonzero(rank[due] == k)
             whole = len(due) == len(words)
-            made = cut(words if whole else words[due], kind, left, drawn).part((rank[due] > k)[:, None])
+            goes, stays = cut(words if whole else words[due], kind, left, draw, goes=len(going) > 0)
+            if len(going) == len(due):
+                stays = goes
+            elif len(going):
+                stays[going] = goes[going]
             if whole:
-                words = made
+                words = stays
             else:
                 words = np.array(words)
-                words[due] = made
+                words[due] = stays
         return words.view(values.dtype).reshape(values.shape)
 
-    def spread(
-        self, values: Array, g: Indices, kind: int, drawn: Callable[[int, int], NDArray[np.uint8]]
-    ) -> Array:
+    def spread(self, values: Array, g: Indices, kind: int, drawn: Drawn) -> Array:
         """Copy `values` along `dim`, not the first, by the map `g` and divide them between the copies.
 
-        `drawn` gives the random bytes of the k-th cut, so many for each row.
+        `drawn` gives what is random about the k-th cut.
         """
         before, old, after = values.shape[: self.dim], values.shape[self.dim], values.shape[self.dim + 1 :]
         if self.split == "unequal":
@@ -140,27 +148,34 @@ class Share:
             out[(slice(None),) * self.dim + (np.flatnonzero(self.silent),)] = self.fill
         return out
 
-    def _cut_columns(
-        self, words: Array, g: Indices, kind: int, drawn: Callable[[int, int], NDArray[np.uint8]]
-    ) -> Array:
+    def _cut_columns(self, words: Array, g: Indices, kind: int, drawn: Drawn) -> Array:
         """Cut (rows, outer, old, inner) as (rows, outer, new, inner)."""
-        rows, outer, _, inner = words.shape
-        out = np.empty((rows, outer, len(g), inner), words.dtype)
-        classes, positions = self.ranks[0]
-        rest = _taken(words, g[positions], 2)
-        for k in range(1, len(self.ranks)):
-            going, following = self.ranks[k]
-            if len(going) < len(classes):
-                done = np.isin(classes, going, invert=True)
-                _place(out, positions[done], rest[:, :, done])
-                rest, positions = rest[:, :, ~done], positions[~done]
-            left = _short(self.counts[going] - k + 1)[:, None]
-            random = drawn(k, outer * len(going) * inner).reshape(rest.shape)
-            piece, rest = cut(rest, kind, left, random).both()
-            _place(out, positions, piece)
-            classes, positions = going, following
-        _place(out, positions, rest)
-        return out
+        cuts, where = self._cuts
+        rest = _taken(words, g[self.ranks[0][1]], 2)
+        parts = []
+        for k, (done, on, left) in enumerate(cuts, 1):
+            if len(done):
+                parts.append(_taken(rest, done, 2))
+                rest = _taken(rest, on, 2)
+            part, rest = cut(rest, kind, left, partial(drawn, k))
+            parts.append(part)
+        made = np.concatenate([*parts, rest], axis=2)
+        return made if where is None else _taken(made, where, 2)
+
+    @cached_property
+    def _cuts(self) -> tuple[list[tuple[Indices, Indices, Indices]], Indices | None]:
+        """For every cut which of the rest are done, which go on, and how many parts these have left; and the part that each index is."""
+        (classes, positions), *following = self.ranks
+        cuts, places = [], []
+        for k, (going, copies) in enumerate(following):
+            on = np.isin(classes, going)
+            cuts.append((np.flatnonzero(~on), np.flatnonzero(on), _short(self.counts[going] - k)[:, None]))
+            places += [positions[~on], positions[on]]
+            classes, positions = going, copies
+        found = np.concatenate([*places, positions])
+        where = np.zeros(len(self.classes), np.int64)  # silent ones find anything
+        where[found] = np.arange(len(found))
+        return cuts, None if np.array_equal(where, np.arange(len(found))) else where
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +305,7 @@ class Grown:
             return np.empty(self.shape, base(nothing).dtype)
         if self._is_nested:
             return np.stack([each._computed(rows) for each, rows in self._nested(base)])
-        blocks = [self._rows(base, rows) for rows in self._blocks()]
+        blocks = [self._rows(base, np.arange(start, stop)) for start, stop in self._blocks()]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def _parts(self, base: Rows) -> Iterator[Part]:
@@ -300,20 +315,23 @@ class Grown:
             for each, rows in self._nested(base):
                 yield from each._parts(rows)
             return
-        for index in self._blocks() if self.shape else [np.zeros(0, np.int64)]:
-            size = raw_length(self.dtype, (len(index), *self.shape[1:]) if self.shape else ())
-            yield size, partial(self._bytes, base, index)
+        sizes: dict[int, int] = {}
+        for start, stop in self._blocks() if self.shape else [(0, 0)]:
+            count = stop - start
+            if count not in sizes:
+                sizes[count] = raw_length(self.dtype, (count, *self.shape[1:]) if self.shape else ())
+            yield sizes[count], partial(self._bytes, base, start, stop)
 
-    def _bytes(self, base: Rows, rows: Indices) -> memoryview:
-        return Inline.of(self._rows(base, rows)).raw()
+    def _bytes(self, base: Rows, start: int, stop: int) -> memoryview:
+        return Inline.of(self._rows(base, np.arange(start, stop))).raw()
 
-    def _blocks(self) -> Iterator[Indices]:
+    def _blocks(self) -> Iterator[tuple[int, int]]:
         """Rows of the first dimension, as many as make a block; those of types below one byte fill bytes."""
         at_once = max(1, BLOCK // max(1, prod(self.shape[1:])))
         if raw_length(self.dtype, (8,)) < 8:
             at_once = -(-at_once // 8) * 8
         for start in range(0, self.shape[0], at_once):
-            yield np.arange(start, min(start + at_once, self.shape[0]))
+            yield start, min(start + at_once, self.shape[0])
 
     @property
     def _is_nested(self) -> bool:
@@ -354,8 +372,10 @@ class Grown:
                 values = _taken(values, g, dim)
         return values
 
-    def _random(self, dim: int, rows: Indices, k: int, columns: int) -> NDArray[np.uint8]:
-        return Stream(f"{self.seed}/{dim}/{k}").bytes(rows, columns)
+    def _random(
+        self, dim: int, rows: Indices, k: int, table: NDArray[np.float32], columns: int
+    ) -> NDArray[np.float32]:
+        return Stream(f"{self.seed}/{dim}/{k}").rows(rows, table, columns)
 
     def _drawn(self, step: Draw, values: Array, rows: Indices) -> Array:
         """Replace what `step` says to draw, but for what is silent."""
@@ -483,21 +503,16 @@ def _mean_square(values: Array, over: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def _taken(values: Array, g: Indices, dim: int) -> Array:
-    """Entries along a dimension; those at the beginning that are all in a row are copied as one."""
+    """Entries along a dimension; those that lie in a row are copied as one, unless there are many such."""
     words = values.view(f"u{values.dtype.itemsize}") if values.dtype.itemsize in (1, 2, 4, 8) else values
     out = np.empty((*values.shape[:dim], len(g), *values.shape[dim + 1 :]), words.dtype)
-    run = int(np.argmin(np.append(g == np.arange(len(g)), False)))
     before = (slice(None),) * dim
-    out[(*before, slice(run))] = words[(*before, slice(run))]
-    np.take(words, g[run:], axis=dim, out=out[(*before, slice(run, None))], mode="clip")
+    starts = [0, *(np.flatnonzero(np.diff(g) != 1) + 1).tolist(), len(g)]
+    alone = len(starts) if len(starts) <= RUNS else 2
+    for start, stop in pairwise(starts[:alone] if len(g) else ()):
+        first = int(g[start])
+        out[(*before, slice(start, stop))] = words[(*before, slice(first, first + stop - start))]
+    if alone < len(starts):
+        start = starts[alone - 1]
+        np.take(words, g[start:], axis=dim, out=out[(*before, slice(start, None))], mode="clip")
     return out.view(values.dtype)
-
-
-def _place(out: Array, positions: Indices, values: Array) -> None:
-    """out[:, :, positions] = values, in one sweep where the positions are all in a row."""
-    order = np.argsort(positions)
-    first, last = positions[order[0]], positions[order[-1]]
-    if last - first + 1 == len(positions):
-        out[:, :, first : last + 1] = _taken(values, order, 2)
-    else:
-        out[:, :, positions] = values

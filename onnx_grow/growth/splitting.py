@@ -1,16 +1,17 @@
 """Cutting floating-point numbers in two at random, so that the parts sum to the number exactly.
 
-A value v is cut in `big` and v - big with v/2 <= big <= v: their difference is exact (Sterbenz' lemma) in any binary format. All such
-numbers lie next to each other when their bits are read as integers: from those of v down to those of v/2, which are as many less as the
-mantissa has values. So cutting is taking a random integer away, and that is what is done: a few operations on integers, which processors
-do many at a time, where arithmetic in half precision is emulated.
+Of a number v, about r v stays, with 1/4 <= r < 1: the product, with the last two bits of the mantissa cut off. It is then a multiple of the
+unit in the last place of v, since its own is a quarter of that at the least; so the difference is one, too, which is smaller than v and
+therefore a number of the same format. Half precision is computed in single precision, on words that are shifted to where a float32 has its
+exponent, which is some power of two times the value.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -18,125 +19,110 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-__all__ = ["FORMATS", "Cut", "cut"]
+from onnx_grow.growth.draws import uniform
+
+__all__ = ["FORMATS", "cut"]
 
 Array = np.ndarray[Any, Any]
+Draw = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+"""Random entries of a table that was computed from `uniform`, so many for each row."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A binary floating-point format: its words, the bits of its mantissa, and how a word becomes one of a format that is computed in.
+    """A binary floating-point format: its words, the format that is computed in, and by how many bits words are shifted to become its.
 
-    A word shifted left by `shift` is a number of the type `wide` that is some power of two times the value.
+    Where that has more bits of exponent, signs are put aside, and `infinite` is the first word of what is not finite.
     """
 
     word: type[np.signedinteger[Any]]
-    mantissa: int
-    wide: type[np.floating[Any]]
+    wide: type[np.floating[Any]] = np.float32
     shift: int = 0
+    infinite: int = 0
+
+    @cached_property
+    def wide_word(self) -> type[np.signedinteger[Any]]:
+        """The integers with as many bits as what is computed in."""
+        return np.int64 if self.wide is np.float64 else np.int32
 
     @cached_property
     def size(self) -> Any:
         """The mask of all bits but the sign; of the sign alone it is the complement."""
         return self.word(np.iinfo(self.word).max)
 
-    @cached_property
-    def finite(self) -> int:
-        """The word of the largest number, one more than which is infinite."""
-        return int(self.size) - (1 << self.mantissa)
-
-    def amounts(self, left: int) -> tuple[Any, Any]:
-        """What is taken off a word at least where so many parts are left, and by how much each of 127 steps is more, in 2^(mantissa - 14).
-
-        In units of 2^mantissa these are rho in [3/4, 5/2] / left, at most 1. A part is then rho/2 to rho/(1 + rho) of the number.
-        """
-        low, high = 0.75 / left, min(2.5 / left, 1.0)
-        return self.word(round(low * (1 << self.mantissa))), self.word(int((high - low) * 128))
-
 
 FORMATS = {
-    TensorProto.FLOAT16: Format(np.int16, 10, np.float32, 13),
-    TensorProto.BFLOAT16: Format(np.int16, 7, np.float32, 16),
-    TensorProto.FLOAT: Format(np.int32, 23, np.float32),
-    TensorProto.DOUBLE: Format(np.int64, 52, np.float64),
+    TensorProto.FLOAT16: Format(np.int16, shift=13, infinite=0x7C00),
+    TensorProto.BFLOAT16: Format(np.int16, shift=16),
+    TensorProto.FLOAT: Format(np.int32),
+    TensorProto.DOUBLE: Format(np.int64, np.float64),
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """Words of numbers cut in two: `small` and `big`, and which elements have them the other way round (all bits set)."""
+def cut(
+    words: Array, kind: int, left: NDArray[np.int64], draw: Draw, *, goes: bool = True
+) -> tuple[Array, Array]:
+    """Cut a random part, one in `left` in the mean, off every number of a TensorProto.DataType given as words of bits.
 
-    small: Array
-    big: Array
-    turned: Array
-
-    def part(self, rest: NDArray[np.bool_]) -> Array:
-        """The part that goes, or where `rest` says so what stays."""
-        chosen = self.turned ^ -rest.astype(self.turned.dtype)
-        return _chosen(self.small, self.big, chosen, out=chosen)
-
-    def both(self) -> tuple[Array, Array]:
-        """The part that goes, and what stays."""
-        moved = self.small ^ self.big
-        moved &= self.turned
-        return self.small ^ moved, np.bitwise_xor(self.big, moved, out=moved)
-
-
-def cut(words: Array, kind: int, left: NDArray[np.int64], drawn: NDArray[np.uint8]) -> Cut:
-    """Cut a random part, about one in `left`, off every number of a TensorProto.DataType given as words of bits.
-
-    `left`, the number of parts still to come, and `drawn`, random bytes, broadcast against `words`. The last two parts take small and
-    big in random order, so that neither is the larger by position. Infinities and NaNs are not cut: one part is zero.
+    Gives what goes, for which there is anything if it is not asked for, and what stays. `left`, the number of parts still to come,
+    broadcasts against `words`. Where two are left, either may be the larger. Of infinities and NaNs, all stays.
     """
     f = FORMATS[kind]  # type: ignore[index]
-    low, steps, last = _of_each(f, left)
-    turned = (drawn.view(np.int8) >> 7).astype(f.word)
-    turned &= last
-    taken = (drawn & 127).astype(f.word)
-    taken *= steps
-    if f.mantissa >= 14:
-        taken <<= f.mantissa - 14
+    signs = lost = None
+    if f.infinite:
+        signs, words = words & ~f.size, words & f.size
+        lost = words >= f.infinite if words.max(initial=0) >= f.infinite else None
+    if f.shift:
+        wide, stays = _scratch.take(2, words.shape)
+        np.left_shift(words, f.shift, out=wide, dtype=np.int32)
+        gone = wide
     else:
-        taken >>= 14 - f.mantissa
-    taken += low
-    sign = words & ~f.size
-    size = words & f.size
-    np.minimum(taken, size, out=taken)
-    lost = size > f.finite if size.size and size.max() > f.finite else None
+        wide, stays, gone = words, np.empty_like(words), np.empty_like(words)
+    np.multiply(wide.view(f.wide), _ratios(words.shape, left, draw), out=stays.view(f.wide))
+    stays &= f.wide_word(-4 << f.shift)
     if lost is not None:
-        taken[lost] = 0
-    big = np.subtract(size, taken, out=taken)
-    with np.errstate(invalid="ignore"):  # infinite less infinite
-        small = _difference(size, big, f)
-    if lost is not None:
-        small[lost] = 0
-    small |= sign
-    big |= sign
-    return Cut(small, big, turned)
+        stays[lost] = wide[lost]
+    if goes:
+        _subtract(wide.view(f.wide), stays.view(f.wide), gone.view(f.wide))
+    return (_narrow(gone, f, signs) if goes else gone), _narrow(stays, f, signs)
 
 
-def _of_each(f: Format, left: NDArray[np.int64]) -> tuple[Any, Any, Any]:
-    """What is taken at least and in steps, and all bits where two parts are left: numbers where `left` is one, else arrays."""
+def _ratios(shape: tuple[int, ...], left: NDArray[np.int64], draw: Draw) -> NDArray[np.float32]:
+    """How much of each number stays: what goes is half to three halves of one in `left`."""
+    columns = prod(shape[1:])
     if left.size == 1:
-        count = int(left.reshape(()))
-        return *f.amounts(count), f.word(-(count == 2))
-    counts, where = np.unique(left, return_inverse=True)
-    low, steps = (np.array(column, f.word) for column in zip(*map(f.amounts, counts.tolist()), strict=True))
-    where = where.reshape(left.shape)
-    return low[where], steps[where], -(left == 2).astype(f.word)
+        return draw(_table(int(left.reshape(()))), columns).reshape(shape)
+    return _staying(draw(uniform(), columns).reshape(shape), left)
 
 
-def _difference(size: Array, big: Array, f: Format) -> Array:
-    """The words of the differences of two arrays of words of non-negative numbers; the first is overwritten."""
+@lru_cache(maxsize=8)
+def _table(left: int) -> NDArray[np.float32]:
+    return _staying(uniform(), np.array(left))
+
+
+def _staying(drawn: NDArray[np.float32], left: NDArray[np.int64]) -> NDArray[np.float32]:
+    ratios = drawn + np.float32(0.5)
+    ratios /= left.astype(np.float32)
+    np.subtract(np.float32(1.0), ratios, out=ratios)
+    return ratios
+
+
+def _subtract(value: Array, stays: Array, out: Array) -> None:
+    with np.errstate(invalid="ignore"):  # infinite less infinite
+        np.subtract(value, stays, out=out)
+    if np.isnan(out.max(initial=0)):
+        out[np.isnan(out)] = 0
+
+
+def _narrow(wide: Array, f: Format, signs: Array | None) -> Array:
+    """The words of a format from those of what was computed in."""
     if not f.shift:
-        return np.subtract(size.view(f.wide), big.view(f.wide), out=size.view(f.wide)).view(f.word)
-    wide, less = _scratch.take(2, size.shape)
-    np.left_shift(size, f.shift, out=wide, dtype=np.int32)
-    np.left_shift(big, f.shift, out=less, dtype=np.int32)
-    np.subtract(wide.view(f.wide), less.view(f.wide), out=wide.view(f.wide))
-    wide >>= f.shift
-    size[...] = wide
-    return size
+        return wide
+    words = np.empty(wide.shape, f.word)
+    np.right_shift(wide, f.shift, out=words, dtype=np.int32, casting="unsafe")
+    if signs is not None:
+        words |= signs
+    return words
 
 
 class _Scratch(threading.local):
@@ -154,9 +140,3 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def _chosen(small: Array, big: Array, chosen: Array, out: Array) -> Array:
-    """Small, or big where all bits of `chosen` are set."""
-    np.bitwise_and(small ^ big, chosen, out=out)
-    return np.bitwise_xor(small, out, out=out)

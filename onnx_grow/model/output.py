@@ -1,27 +1,42 @@
 """A new file, written from any position on: several weights at a time, computed and written by the threads that computed them.
 
-What a thread holds is one piece of one weight. Weights that lie in another file, unchanged, are copied by the kernel where it can.
+What a thread holds is one piece of one weight, and a window through which bytes go. Large files are written past the system's cache, where
+it allows that: they would push everything else out of it, and take longer. Weights that lie in another file, unchanged, are shared with
+it or copied by the kernel where it can.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
+import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
+
+import numpy as np
 
 from onnx_grow.model.weights import Divisible, Place, Stored, Weight
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["write_file"]
 
-SMALL = 1 << 16
-"""Bytes of a weight below which it is written together with others."""
-TOGETHER = 1 << 20
-"""Bytes of small pieces that are written as one job."""
+PAGE = 4096
+"""What goes past the cache begins and ends at multiples of this, in memory and in the file."""
+WINDOW = 1 << 21
+"""Bytes written at once."""
+DIRECT_ABOVE = 1 << 28
+"""Bytes of a file above which it is written past the cache."""
 COPIED = 1 << 25
 """Bytes that the kernel copies in one job."""
 AHEAD = 4
@@ -29,32 +44,30 @@ AHEAD = 4
 THREADS = 4
 """The most that help: beyond, the disk is what takes its time."""
 
+Bytes = bytes | memoryview
+Piece = Bytes | Weight
 Job = tuple[int, Callable[[], object]]
 """The number of bytes that a job writes, and what does it."""
+Part = tuple[int, int, Callable[[], Iterable[Bytes]]]
+"""The position of bytes in the file, their number, and what computes them."""
 
 
 def write_file(
-    path: Path,
-    pieces: Iterable[tuple[int, bytes | memoryview | Weight]],
-    written: Callable[[int], None] = lambda count: None,
+    path: Path, pieces: Iterable[tuple[int, Piece]], written: Callable[[int], None] = lambda count: None
 ) -> None:
     """Make a new file of bytes and weights at their positions; gaps are zero. It is on the disk when this returns.
 
     Its mode is 0644 under the umask. `written` hears how many bytes were written, time and again. Raises OSError, and ValueError for a
     weight that delivers other than it announced.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags, 0o644)
-    try:
-        _do(_jobs(_File(descriptor), pieces), written)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    listed = list(pieces)
+    with closing(_File(path, max((at + _length(piece) for at, piece in listed), default=0))) as file:
+        _do(_jobs(file, listed), written, file.threads)
+        file.sync()
 
 
-def _do(jobs: Iterable[Job], written: Callable[[int], None]) -> None:
+def _do(jobs: Iterable[Job], written: Callable[[int], None], threads: int) -> None:
     """Do jobs in threads, a bounded number ahead; the first error ends all."""
-    threads = min(THREADS, os.cpu_count() or 1)
     waiting: deque[tuple[int, Future[object]]] = deque()
 
     def finish() -> None:
@@ -75,73 +88,49 @@ def _do(jobs: Iterable[Job], written: Callable[[int], None]) -> None:
             raise
 
 
-def _jobs(file: _File, pieces: Iterable[tuple[int, bytes | memoryview | Weight]]) -> Iterator[Job]:
-    small: list[tuple[int, bytes | memoryview | Weight]] = []
+def _jobs(file: _File, pieces: Sequence[tuple[int, Piece]]) -> Iterator[Job]:
+    """What is to be written, about a window at a time; what lies in files, more."""
+    parts: list[Part] = []
     size = 0
     for at, piece in pieces:
-        count = len(piece) if isinstance(piece, bytes | memoryview) else piece.nbytes
-        if count < SMALL:
-            small.append((at, piece))
-            size += count
-        elif isinstance(piece, bytes | memoryview):
-            yield count, partial(file.put, piece, at)
-        else:
-            yield from _of_weight(file, piece, at)
-        if size >= TOGETHER:
-            yield size, partial(_put_all, file, small)
-            small, size = [], 0
-    if small:
-        yield size, partial(_put_all, file, small)
+        if isinstance(piece, Stored) and piece.nbytes >= WINDOW:
+            for start in range(0, piece.nbytes, COPIED):
+                count = min(COPIED, piece.nbytes - start)
+                yield count, partial(file.copy, piece, start, count, at + start)
+            continue
+        for part in _parts(piece, at):
+            parts.append(part)
+            size += part[1]
+            if size >= WINDOW:
+                yield size, partial(file.write, parts)
+                parts, size = [], 0
+    if parts:
+        yield size, partial(file.write, parts)
 
 
-def _of_weight(file: _File, weight: Weight, at: int) -> Iterator[Job]:
-    """The jobs that write a weight: many, if its bytes lie in a file or are computed one piece without the others."""
-    if isinstance(weight, Stored):
-        for start in range(0, weight.nbytes, COPIED):
-            count = min(COPIED, weight.nbytes - start)
-            yield count, partial(file.copy, weight, start, count, at + start)
-    elif isinstance(weight, Divisible):
-        end = 0
-        for count, compute in weight.parts():
-            yield count, partial(_put_part, file, weight, count, compute, at + end)
+def _parts(piece: Piece, at: int) -> Iterator[Part]:
+    if isinstance(piece, bytes | memoryview):
+        yield at, len(piece), partial(iter, (piece,))
+    elif isinstance(piece, Divisible):
+        end = at
+        for count, compute in piece.parts():
+            yield end, count, partial(_checked, piece, count, partial(_computed, compute))
             end += count
-        _check(weight, weight.nbytes, end)
+        _check(piece, piece.nbytes, end - at)
     else:
-        yield weight.nbytes, partial(_put_chunks, file, weight, at)
+        yield at, piece.nbytes, partial(_checked, piece, piece.nbytes, piece.chunks)
 
 
-def _put_part(
-    file: _File, weight: Weight, count: int, compute: Callable[[], bytes | memoryview], at: int
-) -> None:
-    data = memoryview(compute()).cast("B")
-    _check(weight, count, len(data))
-    file.put(data, at)
+def _computed(compute: Callable[[], Bytes]) -> Iterator[Bytes]:
+    yield compute()
 
 
-def _put_chunks(file: _File, weight: Weight, at: int) -> None:
-    end = at
-    for chunk in weight.chunks():
-        data = memoryview(chunk).cast("B")
-        file.put(data, end)
-        end += len(data)
-    _check(weight, weight.nbytes, end - at)
-
-
-def _put_all(file: _File, pieces: Iterable[tuple[int, bytes | memoryview | Weight]]) -> None:
-    """Write small pieces, those that lie next to each other at once."""
-    run: list[bytes | memoryview] = []
-    start = end = 0
-    for at, piece in pieces:
-        if at != end:
-            file.put(b"".join(run), start)
-            run, start, end = [], at, at
-        chunks = [piece] if isinstance(piece, bytes | memoryview) else list(piece.chunks())
-        size = sum(memoryview(chunk).nbytes for chunk in chunks)
-        if not isinstance(piece, bytes | memoryview):
-            _check(piece, piece.nbytes, size)
-        run += chunks
-        end += size
-    file.put(b"".join(run), start)
+def _checked(weight: Weight, announced: int, chunks: Callable[[], Iterable[Bytes]]) -> Iterator[Bytes]:
+    delivered = 0
+    for chunk in chunks():
+        delivered += memoryview(chunk).nbytes
+        yield chunk
+    _check(weight, announced, delivered)
 
 
 def _check(weight: Weight, announced: int, delivered: int) -> None:
@@ -149,56 +138,212 @@ def _check(weight: Weight, announced: int, delivered: int) -> None:
         raise ValueError(f"{weight!r} announced {announced} bytes and delivered {delivered}")
 
 
-_UNABLE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
-"""What the kernel says if it cannot copy between these files."""
+def _length(piece: Piece) -> int:
+    return len(piece) if isinstance(piece, bytes | memoryview) else piece.nbytes
 
 
 class _File:
-    """A file open for writing, at any position."""
+    """A new file of a known size, written at any position by several threads."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, path: Path, size: int) -> None:
+        flags = os.O_WRONLY | getattr(os, "O_BINARY", 0)
+        self._descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+        self._past_cache: int | None = None
+        self._shares = hasattr(fcntl, "ioctl")
         self._lock = Lock()
+        self._of_thread = local()
+        if size >= DIRECT_ABOVE:
+            try:
+                _reserve(self._descriptor, size)
+                self._past_cache = _opened_past_cache(path, flags)
+            except BaseException:
+                self.close()
+                raise
 
-    def put(self, data: bytes | memoryview, at: int) -> None:
-        """Write all of these bytes."""
-        rest = memoryview(data)
-        while len(rest):
-            count = self._write(rest, at)
-            rest, at = rest[count:], at + count
+    @property
+    def threads(self) -> int:
+        """How many threads should write: those that wait for the disk leave the processor to others."""
+        waiting = 2 if self._past_cache is not None else 0
+        return min(THREADS, (os.cpu_count() or 1) + waiting)
+
+    def write(self, parts: Iterable[Part]) -> None:
+        """Write some parts."""
+        if not hasattr(self._of_thread, "window"):
+            self._of_thread.window = _Window(self._put)
+        window: _Window = self._of_thread.window
+        for at, _, chunks in parts:
+            window.move(at)
+            for chunk in chunks():
+                window.add(chunk)
+        window.flush()
 
     def copy(self, weight: Stored, start: int, count: int, at: int) -> None:
-        """Write bytes of a weight that lies in another file, in the kernel where that is possible."""
-        done = self._copied(weight.place, start, count, at) if weight.place else 0
-        self.put(weight.buffer[start + done : start + count], at + done)
+        """Write bytes of a weight that lies in another file."""
+        done = 0
+        if weight.place is not None:
+            done = self._copied(weight.place, start, count, at)
+        chunks = (
+            weight.buffer[start + k : start + min(k + WINDOW, count)] for k in range(done, count, WINDOW)
+        )
+        self.write([(at + done, count - done, partial(iter, chunks))])
+
+    def sync(self) -> None:
+        """Return when all is on the disk."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        os.close(self._descriptor)
+        if self._past_cache is not None:
+            os.close(self._past_cache)
+
+    def _put(self, data: memoryview, at: int) -> None:
+        """Write bytes that begin in memory where they begin in the file, modulo a page: whole pages past the cache."""
+        first = -at % PAGE
+        last = first + (len(data) - first) // PAGE * PAGE
+        if self._past_cache is None or last <= first:
+            self._put_cached(data, at)
+            return
+        done = first + self._put_past_cache(data[first:last], at + first)
+        self._put_cached(data[:first], at)
+        self._put_cached(data[done:], at + done)
+
+    def _put_past_cache(self, data: memoryview, at: int) -> int:
+        """How many bytes were written; the others cannot be."""
+        assert self._past_cache is not None
+        done = 0
+        try:
+            while done < len(data) and not done % PAGE:
+                done += os.pwrite(self._past_cache, data[done:], at + done)
+        except OSError as error:
+            if error.errno not in _UNABLE:
+                raise
+        return done
+
+    def _put_cached(self, data: memoryview, at: int) -> None:
+        while len(data):
+            count = self._write(data, at)
+            data, at = data[count:], at + count
 
     def _write(self, data: memoryview, at: int) -> int:
         if hasattr(os, "pwrite"):
-            return os.pwrite(self.descriptor, data, at)
+            return os.pwrite(self._descriptor, data, at)
         with self._lock:  # Windows
-            os.lseek(self.descriptor, at, os.SEEK_SET)
-            return os.write(self.descriptor, data)
+            os.lseek(self._descriptor, at, os.SEEK_SET)
+            return os.write(self._descriptor, data)
 
     def _copied(self, place: Place, start: int, count: int, at: int) -> int:
-        """How many bytes the kernel has copied; the rest it cannot."""
-        if not hasattr(os, "copy_file_range"):
-            return 0
-        done = 0
+        """How many bytes the kernel has copied, or shares with the other file; the rest it cannot."""
+        copy = self._shared if self._past_cache is not None else self._copied_by_kernel
         source = None
         try:
             source = os.open(place.path, os.O_RDONLY)
             status = os.fstat(source)
-            while (status.st_dev, status.st_ino) == place.identity and done < count:
-                copied = os.copy_file_range(
-                    source, self.descriptor, count - done, place.offset + start + done, at + done
-                )
-                if not copied:
-                    break
-                done += copied
+            if (status.st_dev, status.st_ino) == place.identity:
+                return copy(source, place.offset + start, count, at)
         except OSError as error:
             if error.filename is None and error.errno not in _UNABLE:
                 raise
         finally:
             if source is not None:
                 os.close(source)
+        return 0
+
+    def _copied_by_kernel(self, source: int, start: int, count: int, at: int) -> int:
+        done = 0
+        while hasattr(os, "copy_file_range") and done < count:
+            try:
+                copied = os.copy_file_range(source, self._descriptor, count - done, start + done, at + done)
+            except OSError as error:
+                if error.errno not in _UNABLE:
+                    raise
+                break
+            if not copied:
+                break
+            done += copied
         return done
+
+    def _shared(self, source: int, start: int, count: int, at: int) -> int:
+        """Have the file system keep whole pages once for both files (ioctl_ficlonerange(2)), if it can."""
+        count -= count % PAGE
+        if not (self._shares and count) or start % PAGE or at % PAGE:
+            return 0
+        try:
+            fcntl.ioctl(self._descriptor, _FICLONERANGE, struct.pack("=qQQQ", source, start, count, at))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            self._shares = False
+            return 0
+        return count
+
+
+class _Window:
+    """Bytes on their way to a file: gathered where they lie in memory as they will lie in its pages, and written when there are enough."""
+
+    def __init__(self, put: Callable[[memoryview, int], None]) -> None:
+        self._put = put
+        self._memory = mmap.mmap(-1, WINDOW)
+        self._array = np.frombuffer(self._memory, np.uint8)
+        self._start = self._begin = self._end = 0
+
+    def move(self, at: int) -> None:
+        """What is added next belongs at this position of the file."""
+        if at != self._start + self._end - self._begin:
+            self.flush()
+            self._place(at)
+
+    def add(self, data: Bytes) -> None:
+        """Bytes that follow."""
+        rest = np.frombuffer(data, np.uint8)
+        while len(rest):
+            count = min(len(rest), WINDOW - self._end)
+            self._array[self._end : self._end + count] = rest[:count]
+            self._end += count
+            rest = rest[count:]
+            if self._end == WINDOW:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what has been gathered."""
+        if self._end > self._begin:
+            self._put(self._array.data[self._begin : self._end], self._start)
+            self._place(self._start + self._end - self._begin)
+
+    def _place(self, at: int) -> None:
+        self._start, self._begin = at, at % PAGE
+        self._end = self._begin
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Give a file its size, and have the file system keep room for it: else pieces find theirs one by one. Raises OSError."""
+    os.ftruncate(descriptor, size)
+    # Not posix_fallocate, which writes all blocks of a file where the system cannot do this.
+    allocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
+    failed = allocate is not None and allocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size))
+    if failed and (number := ctypes.get_errno()) not in _UNABLE:
+        raise OSError(number, os.strerror(number))
+
+
+def _opened_past_cache(path: Path, flags: int) -> int | None:
+    """A descriptor that writes past the cache, if the file system allows one."""
+    if not hasattr(os, "O_DIRECT"):
+        return None
+    try:
+        return os.open(path, flags | os.O_DIRECT)
+    except OSError:
+        return None
+
+
+_UNABLE = {
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.EBADF,
+    errno.ETXTBSY,
+    errno.EINTR,
+}
+"""What the kernel says if it cannot do something with these files."""
+_FICLONERANGE = 0x4020940D
