@@ -152,7 +152,7 @@ class _File:
         self._shares = hasattr(fcntl, "ioctl")
         self._lock = Lock()
         self._of_thread = local()
-        if size >= DIRECT_ABOVE:
+        if size >= DIRECT_ABOVE and hasattr(os, "O_DIRECT"):
             try:
                 _reserve(self._descriptor, size)
                 self._past_cache = _opened_past_cache(path, flags)
@@ -316,19 +316,19 @@ class _Window:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Give a file its size, and have the file system keep room for it: else pieces find theirs one by one. Raises OSError."""
+    """Give a file its size, and have the file system keep room for it, if it can. Raises OSError where there is none."""
     os.ftruncate(descriptor, size)
-    # Not posix_fallocate, which writes all blocks of a file where the system cannot do this.
-    allocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-    failed = allocate is not None and allocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size))
-    if failed and (number := ctypes.get_errno()) not in _UNABLE:
-        raise OSError(number, os.strerror(number))
+    # Not posix_fallocate: where the system cannot do this, that writes to every block.
+    library = ctypes.CDLL(None, use_errno=True)
+    allocate = getattr(library, "fallocate64", None) or library.fallocate
+    if allocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
+        number = ctypes.get_errno()
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(number, os.strerror(number))
 
 
 def _opened_past_cache(path: Path, flags: int) -> int | None:
     """A descriptor that writes past the cache, if the file system allows one."""
-    if not hasattr(os, "O_DIRECT"):
-        return None
     try:
         return os.open(path, flags | os.O_DIRECT)
     except OSError:

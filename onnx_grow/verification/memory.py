@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 def available_memory() -> int | None:
     """Bytes of memory that a process can get here and now, swap included; None where the system does not tell."""
     machine = _of_machine()
-    found = [] if machine is None else [machine]
+    found = [*_of_process(), *([] if machine is None else [machine])]
     for limit in LIMITS:
         with suppress(OSError, ValueError):  # "max" is no number
             found.append(int(Path(limit).read_text()))
@@ -34,6 +35,18 @@ def fits(*models: Model) -> bool:
 def _needed(model: Model) -> int:
     wide = 2 if uses_bfloat16(model) else 1
     return wide * sum(weight.nbytes for weight in model.weights.values())
+
+
+def _of_process() -> Iterator[int]:
+    """What `ulimit` leaves this process."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield limit
 
 
 def _of_machine() -> int | None:

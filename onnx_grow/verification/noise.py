@@ -11,15 +11,17 @@ branches instead of being computed with.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnx_grow.model import Model, Weight, flattened, nested
+from onnx_grow.model import Model, Weight, flattened, nested, rows_of
 from onnx_grow.model.walk import all_nodes
 from onnx_grow.verification.derived import Derived
 
@@ -89,42 +91,72 @@ def jittered_feed(feed: Mapping[str, Array], seed: int) -> dict[str, Array]:
 def jittered_array(array: Array, rng: np.random.Generator) -> Array:
     """A copy of a float16, bfloat16, float32 or float64 array in which every other element moved by one unit."""
     flat = np.ascontiguousarray(array).reshape(-1)
-    out = flat.copy()
-    words = out.view(_WORDS[array.dtype.itemsize])
-    words += _moved(flat, rng)
-    overflow = np.isfinite(flat) & ~np.isfinite(out)
-    out[overflow] = flat[overflow]
-    return out.reshape(array.shape)
+    return _moved(flat, _steps(rng, flat.size)).reshape(array.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class _Jittered(Derived):
-    """A weight with rounding noise, made while it is read: never more than a piece of it beside the original."""
+    """A weight with rounding noise, made while it is read: never more than a piece of it beside the original.
+
+    Every piece of the noise has a generator of its own, so that any rows can be read alone.
+    """
 
     seed: int
 
     def array(self) -> Array:
-        return np.concatenate(list(self._pieces())).reshape(self.shape)
+        flat = self.base.array().reshape(-1)
+        out = np.empty_like(flat)
+        for start in range(0, flat.size, _PIECE):
+            out[start : start + _PIECE] = self._piece(flat, start)
+        return out.reshape(self.shape)
+
+    def rows(self) -> Callable[[Array], Array]:
+        base, width = rows_of(self.base), prod(self.shape[1:])
+
+        def moved(index: Array) -> Array:
+            rows = np.ascontiguousarray(base(index))
+            starts = np.flatnonzero(np.diff(index, prepend=-2) != 1).tolist()
+            runs = pairwise([*starts, len(index)])
+            steps = [self._noise(int(index[i]) * width, (int(index[j - 1]) + 1) * width) for i, j in runs]
+            return _moved(rows.reshape(-1), np.concatenate(steps)).reshape(rows.shape) if steps else rows
+
+        return moved
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        for piece in self._pieces():
-            yield piece.tobytes()
-
-    def _pieces(self) -> Iterator[Array]:
         flat = self.base.array().reshape(-1)
-        rng = np.random.default_rng(self.seed)
         for start in range(0, flat.size, _PIECE):
-            yield jittered_array(flat[start : start + _PIECE], rng)
+            yield self._piece(flat, start).tobytes()
+
+    def _piece(self, flat: Array, start: int) -> Array:
+        piece = flat[start : start + _PIECE]
+        return _moved(piece, self._noise(start, start + piece.size))
+
+    def _noise(self, start: int, stop: int) -> Array:
+        """The steps of the elements from one position to another."""
+        first = start // _PIECE
+        drawn = [
+            _steps(np.random.default_rng([self.seed, k]), _PIECE) for k in range(first, -(-stop // _PIECE))
+        ]
+        return np.concatenate(drawn)[start - first * _PIECE : stop - first * _PIECE]
 
 
-def _moved(flat: Array, rng: np.random.Generator) -> Array:
-    """-1, 0 or 1 for every element."""
-    chosen: Array = _STEPS[rng.integers(0, len(_STEPS), flat.size, np.uint8)]
+def _steps(rng: np.random.Generator, count: int) -> Array:
+    steps: Array = _STEPS[rng.integers(0, len(_STEPS), count, np.uint8)]
+    return steps
+
+
+def _moved(flat: Array, steps: Array) -> Array:
+    """A copy of which every element is so many units further, if it is no whole number and stays finite."""
     whole = flat == np.rint(flat)
     if flat.dtype.itemsize >= 4:  # beyond, every float is whole
         whole &= np.abs(flat) < 2.0**20
-    chosen[whole | ~np.isfinite(flat)] = 0
-    return chosen.astype(_WORDS[flat.dtype.itemsize])
+    chosen = np.where(whole | ~np.isfinite(flat), np.int8(0), steps)
+    out = flat.copy()
+    words = out.view(_WORDS[flat.dtype.itemsize])
+    words += chosen.astype(words.dtype)
+    overflow = np.isfinite(flat) & ~np.isfinite(out)
+    out[overflow] = flat[overflow]
+    return out
 
 
 def _moves(dtype: int, shape: Any) -> bool:

@@ -18,10 +18,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnx_grow.model import Model, inlined, rows_of
+from onnx_grow.model import Model, inlined
 from onnx_grow.model.walk import nested_graphs
 from onnx_grow.verification.comparison import NOTHING, Deviation, Difference, difference, is_exact
 from onnx_grow.verification.noise import jittered
+from onnx_grow.verification.pieces import Pieces
 from onnx_grow.verification.promotion import doubled
 
 __all__ = ["EXACT", "Proof", "Unprovable", "deviation", "each_in_float64", "prove", "run_in_float64"]
@@ -102,18 +103,15 @@ def each_in_float64(
     graph = wide.skeleton.graph
     values: dict[str, Any] = {name: _wide(array) for name, array in feed.items()}
     reads = Counter(name for node in graph.node for name in _inputs(node))
-    bench = _Bench(wide.skeleton.opset_import)
+    bench, pieces = _Bench(wide.skeleton.opset_import), Pieces(wide)
     for node in graph.node:
         names = _inputs(node)
-        looked_up = _looked_up(node, values, wide)
-        for name in names:
-            if looked_up is None and name not in values and name in wide.weights:
-                values[name] = wide.weights[name].array()
-        missing = [name for name in names if name not in values]
-        if missing and looked_up is None:
-            raise Unprovable(f"{_title(node)} reads {missing[0]!r}, which has no value")
-        read = {name: values[name] for name in names if name in values}
-        found = bench.run(node, read) if looked_up is None else [looked_up]
+        found = pieces.run(node, values)
+        if found is None:
+            values |= {n: wide.weights[n].array() for n in names if n not in values and n in wide.weights}
+            if missing := [name for name in names if name not in values]:
+                raise Unprovable(f"{_title(node)} reads {missing[0]!r}, which has no value")
+            found = bench.run(node, {name: values[name] for name in names})
         results = {name: _wide(value) for name, value in zip(node.output, found, strict=False) if name}
         yield node, results
         values |= results
@@ -121,21 +119,6 @@ def each_in_float64(
         for name in names:
             if not reads[name]:
                 values.pop(name, None)
-
-
-def _looked_up(node: onnx.NodeProto, values: Mapping[str, Any], model: Model) -> Array | None:
-    """What a Gather finds in the rows of a weight, none of whose other rows are read: tables are large. None for other nodes."""
-    if node.op_type != "Gather" or any(a.i for a in node.attribute if a.name == "axis"):
-        return None
-    weight, index = model.weights.get(node.input[0]), values.get(node.input[1])
-    if weight is None or not weight.shape or index is None or weight.dtype == TensorProto.STRING:
-        return None
-    size = weight.shape[0]
-    if not isinstance(index, np.ndarray) or not ((index >= -size) & (index < size)).all():
-        return None
-    rows, where = np.unique(np.where(index < 0, index + size, index).reshape(-1), return_inverse=True)
-    found: Array = rows_of(weight)(rows)[where].reshape(*index.shape, *weight.shape[1:])
-    return found
 
 
 class _Bench:

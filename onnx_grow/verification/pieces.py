@@ -1,0 +1,115 @@
+"""What nodes compute of weights that are too large to be in memory at once: some rows at a time.
+
+    y = x W = sum_k x[:, k] W[k]        y = x W^T = [x W[k]^T for every k]
+
+A table is looked up in without reading its other rows. Transposing a large matrix is put off until it is multiplied with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from onnx_grow.model import Model, Weight, rows_of
+from onnx_grow.model.walk import all_nodes
+
+__all__ = ["Pieces"]
+
+Array = np.ndarray[Any, Any]
+
+LARGE = 1 << 28
+"""Bytes of a matrix above which it is multiplied with piece by piece."""
+PIECE = 1 << 23
+"""Elements of a piece."""
+
+
+@dataclass
+class Pieces:
+    """The large weights of a model in float64 (`onnx_grow.verification.promotion.doubled`), whose nodes come in their order."""
+
+    model: Model
+    turned: dict[str, str] = field(default_factory=dict)
+
+    def run(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> list[Any] | None:
+        """What a node computes of such weights and of `values`, or None: it takes its weights whole."""
+        if node.op_type == "Gather":
+            found = self._looked_up(node, values)
+        elif node.op_type == "Transpose":
+            return self._put_off(node)
+        elif node.op_type in ("MatMul", "Gemm") and node.domain in ("", "ai.onnx"):
+            found = self._multiplied(node, values)
+        else:
+            found = None
+        return None if found is None else [found]
+
+    def _looked_up(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> Array | None:
+        """What a Gather finds in the rows of a weight."""
+        if any(a.i for a in node.attribute if a.name == "axis"):
+            return None
+        weight, index = self.model.weights.get(node.input[0]), values.get(node.input[1])
+        if weight is None or not weight.shape or index is None or weight.dtype == TensorProto.STRING:
+            return None
+        size = weight.shape[0]
+        if not isinstance(index, np.ndarray) or not ((index >= -size) & (index < size)).all():
+            return None
+        rows, where = np.unique(np.where(index < 0, index + size, index).reshape(-1), return_inverse=True)
+        found: Array = rows_of(weight)(rows)[where].reshape(*index.shape, *weight.shape[1:])
+        return found
+
+    def _put_off(self, node: onnx.NodeProto) -> list[Any] | None:
+        """Remember a matrix that is transposed for products alone; there is no result."""
+        read = [n for n in all_nodes(self.model.skeleton) if node.output[0] in n.input]
+        alone = all(n.op_type == "MatMul" and n.input[0] != node.output[0] for n in read)
+        if self._large(node.input[0]) is None or not alone or _is_result(self.model, node.output[0]):
+            return None
+        self.turned[node.output[0]] = node.input[0]
+        return []
+
+    def _multiplied(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> Array | None:
+        name, x = node.input[1], values.get(node.input[0])
+        weight = self._large(self.turned.get(name, name))
+        settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if weight is None or not isinstance(x, np.ndarray) or x.ndim < 1 or x.dtype != np.float64:
+            return None
+        if settings.get("transA"):
+            x = x.T
+        product = _times(x, weight, bool(settings.get("transB")) or name in self.turned)
+        if len(node.input) < 3 or not node.input[2]:
+            return settings.get("alpha", 1.0) * product
+        added = values.get(node.input[2])
+        if added is None:
+            added = self.model.weights[node.input[2]].array()
+        total: Array = settings.get("alpha", 1.0) * product + settings.get("beta", 1.0) * added
+        return total
+
+    def _large(self, name: str) -> Weight | None:
+        weight = self.model.weights.get(name)
+        is_large = weight is not None and len(weight.shape) == 2 and weight.nbytes > LARGE
+        return weight if is_large else None
+
+
+def _times(x: Array, weight: Weight, transposed: bool) -> Array:
+    """x W, or x W^T."""
+    if transposed:
+        return np.concatenate([x @ rows.T for _, rows in _pieces(weight)], axis=-1)
+    out = np.zeros((*x.shape[:-1], weight.shape[1]))
+    for start, rows in _pieces(weight):
+        out += x[..., start : start + len(rows)] @ rows
+    return out
+
+
+def _pieces(weight: Weight) -> Iterator[tuple[int, Array]]:
+    """Some rows at a time, each with the index of the first."""
+    rows = rows_of(weight)
+    at_once = max(1, PIECE // max(1, weight.shape[1]))
+    for start in range(0, weight.shape[0], at_once):
+        yield start, rows(np.arange(start, min(start + at_once, weight.shape[0])))
+
+
+def _is_result(model: Model, name: str) -> bool:
+    return any(value.name == name for value in model.skeleton.graph.output)
