@@ -7,7 +7,7 @@ A table is looked up in without reading its other rows. Transposing a large matr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ class Pieces:
     model: Model
     turned: dict[str, str] = field(default_factory=dict)
 
-    def run(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> list[Any] | None:
+    def run(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """What a node computes of such weights and of `values`, or None: it takes its weights whole."""
         if node.op_type == "Gather":
             found = self._looked_up(node, values)
@@ -61,7 +61,7 @@ class Pieces:
         found: Array = rows_of(weight)(rows)[where].reshape(*index.shape, *weight.shape[1:])
         return found
 
-    def _put_off(self, node: onnx.NodeProto) -> list[Any] | None:
+    def _put_off(self, node: onnx.NodeProto) -> Sequence[Any] | None:
         """Remember a matrix that is transposed for products alone; there is no result."""
         read = [n for n in all_nodes(self.model.skeleton) if node.output[0] in n.input]
         alone = all(n.op_type == "MatMul" and n.input[0] != node.output[0] for n in read)
@@ -79,13 +79,11 @@ class Pieces:
         if settings.get("transA"):
             x = x.T
         product = _times(x, weight, bool(settings.get("transB")) or name in self.turned)
-        if len(node.input) < 3 or not node.input[2]:
-            return settings.get("alpha", 1.0) * product
-        added = values.get(node.input[2])
-        if added is None:
-            added = self.model.weights[node.input[2]].array()
-        total: Array = settings.get("alpha", 1.0) * product + settings.get("beta", 1.0) * added
-        return total
+        product *= settings.get("alpha", 1.0)
+        for bias in filter(None, node.input[2:]):
+            added = values[bias] if bias in values else self.model.weights[bias].array()
+            product = product + settings.get("beta", 1.0) * added
+        return product
 
     def _large(self, name: str) -> Weight | None:
         weight = self.model.weights.get(name)

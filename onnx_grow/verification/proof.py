@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from onnx_grow.model import Model, inlined
 from onnx_grow.model.walk import nested_graphs
