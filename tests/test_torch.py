@@ -124,6 +124,24 @@ def test_batch_normalization_follows_the_mode():
     torch.testing.assert_close(network.variance, expected.detach())
 
 
+def test_statistics_that_the_graph_computes_have_a_gradient():
+    model = build(
+        """(float[2, 3, 6] x) => (float[4, 6] y) <float[4, 6] w, float[6] s, float[6] b> {
+        mean = ReduceMean <axes = [0], keepdims = 0> (w) c = Sub(w, mean) q = Mul(c, c)
+        variance = ReduceMean <axes = [0], keepdims = 0> (q) h = ReduceMean <axes = [0, 1], keepdims = 0> (x)
+        n = BatchNormalization <momentum = 1.0> (w, s, b, mean, variance) y = Mul(n, h) }"""
+    )
+    network = bridge.load(model)
+    x = torch.randn(2, 3, 6)
+    expected = network(x)
+    found = network.train()(x)
+    torch.testing.assert_close(found, expected)
+    found.square().sum().backward()
+    standardised = torch.nn.functional.batch_norm(network.w, None, None, network.s, network.b, True)
+    (gradient,) = torch.autograd.grad((standardised * x.mean((0, 1))).square().sum(), network.w)
+    torch.testing.assert_close(network.w.grad, gradient, rtol=1e-3, atol=1e-4)
+
+
 def test_dropout_follows_the_mode():
     model = build(
         "(float[100, 100] x) => (float[100, 100] y) { r = Constant <value_float = 0.25> () y = Dropout(x, r) }"

@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,8 +79,8 @@ def run(*args: str) -> Result:
     return CliRunner().invoke(command, args)
 
 
-def train(*args: str, loss=None, folder: str = "out") -> int:
-    """The exported train.py in this process, perhaps with another loss; its exit code."""
+def train(*args: str, loss=None, optimizer=None, folder: str = "out") -> int:
+    """The exported train.py in this process, perhaps with another loss or optimizer; its exit code."""
     names: dict[str, object] = {"__name__": "train", "__file__": str(Path(folder, "train.py").absolute())}
     exec(compile(Path(folder, "train.py").read_text(), "train.py", "exec"), names)
     with pytest.raises(SystemExit) as end:
@@ -87,7 +89,7 @@ def train(*args: str, loss=None, folder: str = "out") -> int:
             "",
             examples=names["examples"],
             loss=loss or names["loss"],
-            optimizer=names["optimizer"],
+            optimizer=optimizer or names["optimizer"],
             measures={"accuracy": names["accuracy"]} if "accuracy" in names else {},
             arguments=["--data", "data.npz", "--device", "cpu", *args],
         )
@@ -114,29 +116,40 @@ def test_the_whole_way(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert Path("back.onnx").read_bytes() == Path("out/run/tuned.onnx").read_bytes()
 
 
-def test_it_runs_as_it_stands_in_two_processes(folder: Path) -> None:
-    """torchrun, two processes over gloo: one set of files, and the mean gradient of both."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    arguments = ["out/train.py", "--data", "data.npz", "--epochs", "2", "--device", "cpu"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("epoch 2/2") == 1
-    assert train("--epochs", "2", "--output", "alone") == 0
+def test_it_runs_as_it_stands_in_two_processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun starts it, over gloo, this process being the first: one set of files, and the mean gradient of both."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    options = ["--epochs", "2", "--device", "cpu"]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    second = {**os.environ, **shared, "RANK": "1", "LOCAL_RANK": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "out/train.py", "--data", "data.npz", *options]
+    with (
+        monkeypatch.context() as patch,
+        subprocess.Popen(command, env=second, stdout=subprocess.PIPE) as other,
+    ):
+        for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
+            patch.setenv(name, value)
+        try:
+            assert train(*options) == 0
+            assert other.communicate(timeout=60) == (b"", None)
+        finally:
+            other.kill()
+    assert other.returncode == 0
+    assert train(*options, "--output", "alone") == 0
     both, one = load_file("out/run/tuned.safetensors"), load_file("alone/tuned.safetensors")
     for name, tensor in both.items():
         torch.testing.assert_close(tensor, one[name], rtol=1e-3, atol=1e-4)
 
 
 def interrupted_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Ask for an end in the given step, as Ctrl-C does."""
+    """Press Ctrl-C in the given step."""
     original = fitting.Training._step
 
     def asking(self, inputs, targets, interruption):  # type: ignore[no-untyped-def]
         if self._steps_done == step:
-            interruption.asked = True
+            signal.raise_signal(signal.SIGINT)
         return original(self, inputs, targets, interruption)
 
     monkeypatch.setattr(fitting.Training, "_step", asking)
@@ -157,30 +170,6 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(
     tables = [Path(each, "metrics.csv").read_text().splitlines() for each in ("whole", "parts")]
     strip = [[row[:2] for row in csv.reader(table)] for table in tables]
     assert strip[0] == strip[1]
-
-
-def test_a_real_signal_leaves_a_checkpoint(folder: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    arguments = [
-        sys.executable,
-        "-u",
-        "out/train.py",
-        "--data",
-        "data.npz",
-        "--epochs",
-        "100000",
-        "--device",
-        "cpu",
-    ]
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("epoch 2/"):
-        assert process.poll() is None
-    process.send_signal(2)
-    rest = process.stdout.read()
-    assert process.wait(60) == 130, rest
-    assert "--resume goes on from there" in rest
-    assert Path("out/run/checkpoint.pt").exists()
 
 
 def test_a_loss_that_is_not_a_number_keeps_the_last_good_checkpoint(
@@ -220,6 +209,32 @@ def test_the_memory_of_the_teachers_optimizer_goes_along(
     torch.save({"a": 1}, "no.pt")
     assert train("--optimizer-state", "no.pt", "--output", "c") == 2
     assert "no.pt holds no state of an optimizer" in capsys.readouterr().err
+
+    def descent(parameters, recipe):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(parameters, lr=recipe.learning_rate, momentum=0.9)
+
+    assert train(*options, "--output", "d", optimizer=descent) == 2
+    assert "another kind of optimizer: it holds exp_avg, exp_avg_sq, step, and SGD" in capsys.readouterr().err
+
+
+def test_an_export_can_hold_what_the_teachers_optimizer_remembers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = ("--optimizer-state", "small/run/checkpoint.pt")
+    training.export(og.load("teacher.onnx"), "small")
+    assert train("--epochs", "1", folder="small") == 0
+    refused = run("export", "grown.onnx", "-o", "a", *state)
+    assert "name it with --teacher" in refused.stderr
+    other = run(
+        "export", "grown.onnx", "-o", "a", *state, "--teacher", str(ROOT / "models" / "digits_mlp.onnx")
+    )
+    assert other.exit_code == 2
+    assert not Path("a").exists()
+    written = run("export", "grown.onnx", "-o", "a", *state, "--teacher", "teacher.onnx")
+    assert "optimizer.pt" in written.stdout, written.stderr
+    assert "optimizer.pt" in Path("a/recipe.yaml").read_text()
+    assert train("--epochs", "1", folder="a") == 0
+    assert "goes on with what the teacher's remembers" in capsys.readouterr().out
 
 
 def test_checkpoints_of_another_model_or_setting_are_refused(
@@ -641,9 +656,11 @@ def test_the_command_says_whether_it_will_learn(folder: Path) -> None:
     assert good.exit_code == 0, good.output
     assert all(check["ok"] for check in json.loads(good.stdout)["checks"])
     og.save(og.widen(og.load("teacher.onnx"), scheme="copy"), "twins.onnx")
-    bad = run("check-trainable", "twins.onnx", "--json")
+    bad = run("check-trainable", "twins.onnx", "--json", "--steps", "3", "--html", "twins.html")
     assert bad.exit_code == 1
-    assert not json.loads(bad.stdout)["ok"]
+    assert "still equal after 3 steps" in str(json.loads(bad.stdout)["checks"])
+    assert "grow with '--scheme split'" in bad.stderr
+    assert "WILL NOT LEARN" in Path("twins.html").read_text()
 
 
 def test_training_refuses_what_would_not_learn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

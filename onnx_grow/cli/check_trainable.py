@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from onnx_grow.cli.files import STANDARD, read
-from onnx_grow.cli.options import DATA, MODEL, shape_option, told
+from onnx_grow.cli.options import DATA, MODEL, presented, shape_option
 from onnx_grow.cli.screen import Screen
 from onnx_grow.errors import VerificationFailedError
 
@@ -22,15 +22,24 @@ from onnx_grow.errors import VerificationFailedError
     "--data", metavar="DATA", type=DATA, help="Real inputs, as train.py takes them.  [default: made up]"
 )
 @shape_option
-@told
+@click.option(
+    "--steps",
+    type=click.IntRange(min=2),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Steps to train, at whose end no two copies may be equal.",
+)
+@presented
 def check_trainable(
     source: str,
     teacher: str | None,
     data: str | None,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    steps: int,
     screen: Screen,
 ) -> None:
-    """Train a copy of GROWN for ten steps in PyTorch and look whether all of it learns; nothing is written.
+    """Train a copy of GROWN for some steps in PyTorch and look whether all of it learns; nothing is written.
 
     The gradient has to reach 99 % of the (new) parameters within two steps, copies have to become different, and the statistics of
     BatchNormalization have to follow the data. Exits with 1 if not.
@@ -51,8 +60,8 @@ def check_trainable(
         network = load(model)
     with screen.progress("training"):
         goal = made_up_goal(trial_inputs(model, data, dict(shapes)))
-        report = check_learning(model, network, goal, before)
+        report = check_learning(model, network, goal, before, steps=steps)
     trainability = Trainability(source, teacher, report)
     screen.show(trainability.to_json(), trainability.view(verbose=screen.verbose))
     if not report.ok:
-        raise VerificationFailedError(f"not all of {source} would learn")
+        raise VerificationFailedError(f"not all of {source} would learn", hint=report.advice)

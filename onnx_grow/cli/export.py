@@ -42,6 +42,13 @@ if TYPE_CHECKING:
     help="The first learning rate of the teacher's training; the recipe takes a tenth of it.  [default: 0.001]",
 )
 @click.option(
+    "--optimizer-state",
+    metavar="FILE",
+    type=DATA,
+    help="What the optimizer of the teacher's training remembers: its state_dict(), or the checkpoint.pt of that training. "
+    "It grows with the network, and the first steps cost nothing.",
+)
+@click.option(
     "--loss",
     type=click.Choice(("cross-entropy", "nll", "binary-cross-entropy", "mse")),
     help="What train.py makes small.  [default: what fits the output]",
@@ -61,6 +68,7 @@ def export(
     force: bool,
     teacher: str | None,
     teacher_rate: float | None,
+    optimizer_state: str | None,
     loss: str | None,
     learn: str | None,
     calibration: str | None,
@@ -90,7 +98,16 @@ def export(
     if report is None or report.ok:
         writes_into(Path(folder).absolute().parent)
         with screen.progress("writing"):
-            files = write(model, folder, teacher=before, recipe=recipe, loss=loss, output=learn, force=force)
+            files = write(
+                model,
+                folder,
+                teacher=before,
+                recipe=recipe,
+                loss=loss,
+                output=learn,
+                optimizer_state=optimizer_state,
+                force=force,
+            )
     exported = Exported(source, folder, files, model, teacher, parted, count, report)
     screen.show(exported.to_json(), exported.view(verbose=screen.verbose))
     if report is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnx_grow.verification import Report
 
 #: What to do first with a grown network; docs/learning.md has the reasons.
-RECIPE = "start at 1/10 of the original learning rate, warm up briefly, reset the optimizer state (docs/learning.md)"
+RECIPE = "start at 1/10 of the original learning rate, warm up briefly, grow the optimizer's state or reset it (docs/training.md)"
 
 
 @dataclass(frozen=True, eq=False)

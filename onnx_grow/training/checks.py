@@ -35,7 +35,7 @@ Loss = Callable[[nn.Module, int], Tensor]
 REACHED = 0.99
 """The part of the new parameters that must have received a gradient within two steps."""
 STEPS = 10
-"""Steps after which no two copies may be equal any more."""
+"""Steps after which no two copies may be equal any more, unless others are asked for."""
 RATE = 1e-3
 """Learning rate of these steps, but for the first two: they only move what is zero, so that the same units are awake in both."""
 SAMPLES = 64
@@ -44,6 +44,21 @@ FEW = 8
 """Batches that are made up where the model does not take so many samples at a time, and has more than ..."""
 SMALL = 1_000_000
 """... so many parameters."""
+
+FINITE = "gradients are finite"
+REACHES = "gradient reaches every parameter"
+ALIVE = "no dead layers"
+DIFFER = "copies become different"
+FOLLOW = "BatchNormalization's statistics follow the data"
+_ADVICE = {
+    FINITE: "made-up inputs may be of another size than the network is made for: try real ones (--data)",
+    REACHES: "real examples (--data) may wake more of it; of units drawn at random (--scheme fresh) some are dead from the start, "
+    "of copies (--scheme split) only those of dead ones",
+    ALIVE: "no output that training looks at depends on them, or every unit of theirs is dead: real examples (--data) tell more",
+    DIFFER: "copies that share equally get equal gradients for ever: grow with '--scheme split' or '--scheme noise'",
+    FOLLOW: "their inputs are the same whatever the examples are: real ones (--data) tell more",
+}
+"""What to do, by the name of the check that failed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,11 @@ class LearningReport:
     def ok(self) -> bool:
         """Whether all checks passed."""
         return all(check.ok for check in self.checks)
+
+    @property
+    def advice(self) -> str:
+        """What to do about the first check that failed."""
+        return next((_ADVICE[check.name] for check in self.checks if not check.ok), "")
 
     def to_json(self) -> dict[str, Any]:
         """The keys of docs/json.md."""
@@ -114,9 +134,9 @@ def made_up_goal(batches: Sequence[Sequence[Array]], seed: int = 0) -> Loss:
 
 
 def check_learning(
-    model: Model, network: Network, loss: Loss, teacher: Model | None = None
+    model: Model, network: Network, loss: Loss, teacher: Model | None = None, *, steps: int = STEPS
 ) -> LearningReport:
-    """Train a copy of `network` (`model`, in PyTorch) for some steps and look whether all of it learns.
+    """Train a copy of `network` (`model`, in PyTorch) for some `steps`, two at least, and look whether all of it learns.
 
     With the `teacher` that it grew from, new parameters are told from old ones, and what is dead already in the teacher is no fault:
     only a warning. Without, what no example wakes is a warning only. `network` itself stays as it is.
@@ -131,16 +151,12 @@ def check_learning(
     finite = all(bool(torch.isfinite(p).all()) for p in trial.parameters())
     device = next((p.device for p in trial.parameters()), torch.device("cpu"))
     gradient, notes = _gradient(model, reached, teacher, loss, device)
-    _stepped(trial.train(), optimizer, loss, range(2, STEPS))
+    _stepped(trial.train(), optimizer, loss, range(2, steps))
     return LearningReport(
         (
-            Check(
-                "gradients are finite",
-                finite,
-                "in all parameters" if finite else "parameters became infinite or NaN",
-            ),
+            Check(FINITE, finite, "in all parameters" if finite else "parameters became infinite or NaN"),
             *gradient,
-            _divergence(twins, before, trial),
+            _divergence(twins, before, trial, steps),
             *_statistics(model, before, trial),
         ),
         tuple(notes),
@@ -188,8 +204,8 @@ def _gradient(
     dead = [name for name, mask in reached.items() if not mask.any() and new[name].any()]
     dead = [name for name in dead if not asleep[name].all() or teacher is None]
     checks = [
-        Check("gradient reaches every parameter", share >= REACHED and bool(total or not every), detail),
-        Check("no dead layers", not dead, f"no gradient at all in {_some(dead)}" if dead else "none"),
+        Check(REACHES, share >= REACHED and bool(total or not every), detail),
+        Check(ALIVE, not dead, f"no gradient at all in {_some(dead)}" if dead else "none"),
     ]
     sleeping = sum(
         int((mask & new[name] & ~reached[name] & ~_met(reached[name])).sum()) for name, mask in asleep.items()
@@ -276,7 +292,7 @@ def _twins(network: nn.Module) -> dict[str, list[tuple[int, int, int]]]:
     return found
 
 
-def _divergence(twins: Twins, before: Mapping[str, Array], network: nn.Module) -> Check:
+def _divergence(twins: Twins, before: Mapping[str, Array], network: nn.Module, steps: int) -> Check:
     """Whether copies are different after the steps, but for those that have not moved at all: these are asleep, or saturated."""
     count, alike = 0, []
     for name, parameter in network.named_parameters():
@@ -289,10 +305,10 @@ def _divergence(twins: Twins, before: Mapping[str, Array], network: nn.Module) -
             count += 1
             if np.array_equal(first, second):
                 alike.append(f"{i} and {j} of dimension {dim} in {name!r}")
-    detail = f"{count:,} copies that were equal differ after {STEPS} steps" if count else "there are none"
+    detail = f"{count:,} copies that were equal differ after {steps} steps" if count else "there are none"
     if alike:
-        detail = f"{len(alike):,} of {count:,} are still equal after {STEPS} steps, such as {alike[0]}"
-    return Check("copies become different", not alike, detail)
+        detail = f"{len(alike):,} of {count:,} are still equal after {steps} steps, such as {alike[0]}"
+    return Check(DIFFER, not alike, detail)
 
 
 def _statistics(model: Model, before: Mapping[str, Array], network: nn.Module) -> list[Check]:
@@ -302,6 +318,7 @@ def _statistics(model: Model, before: Mapping[str, Array], network: nn.Module) -
         name
         for node in model.skeleton.graph.node
         if node.op_type == "BatchNormalization"
+        and not any(a.name == "momentum" and a.f == 1 for a in node.attribute)
         for name in node.input[3:5]
         if name in state
     ]
@@ -309,7 +326,7 @@ def _statistics(model: Model, before: Mapping[str, Array], network: nn.Module) -
         return []
     still = [name for name in running if np.array_equal(before[name], array_of(state[name]))]
     detail = f"{_some(still)} stayed as it was" if still else f"all {len(running)} have moved"
-    return [Check("BatchNormalization's statistics follow the data", not still, detail)]
+    return [Check(FOLLOW, not still, detail)]
 
 
 def _some(names: Sequence[str]) -> str:

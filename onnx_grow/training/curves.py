@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnx_grow.training.files import replacing
 from onnx_grow.training.requirements import require
 
-__all__ = ["Row", "draw", "write_table"]
+__all__ = ["Curves", "Row", "draw", "write_table"]
+
+EVERY = 20.0
+"""Seconds between two pictures: a small epoch takes less time than its picture."""
 
 Row = Mapping[str, float]
 """What is known after an epoch, by name: epoch 0 is the start."""
@@ -22,6 +26,20 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
+
+
+class Curves:
+    """The picture of a training that goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._due = time.monotonic() + EVERY
+
+    def show(self, rows: Sequence[Row], measures: Sequence[str], *, now: bool = False) -> None:
+        """Draw what is known, if the last picture is some time old or it shall be `now`. The first row has the teacher's numbers."""
+        if now or time.monotonic() >= self._due:
+            draw(self._path, rows, {name: rows[0][f"teacher_{name}"] for name in measures})
+            self._due = time.monotonic() + EVERY
 
 
 def draw(path: Path, rows: Sequence[Row], teacher: Mapping[str, float]) -> None:

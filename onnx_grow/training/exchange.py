@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,10 +27,14 @@ from onnx_grow.model.tensors import Held, held
 from onnx_grow.training.data import Interface, interface, told
 from onnx_grow.training.files import write_tensors
 from onnx_grow.training.recipe import Recipe
+from onnx_grow.training.requirements import require
 
-__all__ = ["LOSSES", "export", "exported_tensors", "tuned"]
+__all__ = ["LOSSES", "OPTIMIZER", "export", "exported_tensors", "tuned"]
 
 Array = np.ndarray[Any, Any]
+
+OPTIMIZER = "optimizer.pt"
+"""The file of the state of the teacher's optimizer, in the folder."""
 
 LOSSES = ("cross-entropy", "nll", "binary-cross-entropy", "mse")
 
@@ -42,20 +47,26 @@ def export(
     recipe: Recipe | None = None,
     loss: str | None = None,
     output: str | None = None,
+    optimizer_state: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> tuple[Path, ...]:
     """Write what the training of a model needs into a folder; the files, all of them or none.
 
     `model.onnx`, its weights as `weights.safetensors` (names and layout of the ONNX file), `recipe.yaml`, a `train.py` that runs
     as it is; with the `teacher` that the model grew from also `teacher.onnx` and `growth_map.json`. `loss` is one of `LOSSES` and
-    `output` the output it looks at; by default both follow from the model's outputs.
+    `output` the output it looks at; by default both follow from the model's outputs. `optimizer_state` is a file with the state of
+    the teacher's optimizer (its `state_dict()`, or the `checkpoint.pt` of its training), with which `train.py` will begin.
 
     Raises OutputError where the folder holds anything and `force` is not set, InvalidRequestError for an output that does not exist
-    and for a teacher that the model does not record to have come of.
+    for a teacher that the model does not record to have come of, and for a state
+    that is not the teacher's.
     """
     target = Path(folder).absolute()
     script = _script(model, loss, output)  # before anything is written
     growth = "" if teacher is None else _map(teacher, model)
+    state = None if optimizer_state is None else Path(optimizer_state)
+    if state is not None:
+        _check_state(state, teacher)
     _check_folder(target, force)
     try:
         with hidden_folder(target.parent) as staged:
@@ -63,11 +74,15 @@ def export(
             inside.mkdir()
             save(model, inside / "model.onnx")
             write_tensors(inside / "weights.safetensors", exported_tensors(model), {"onnx_grow": version()})
-            (inside / "recipe.yaml").write_text((recipe or Recipe()).to_yaml(notes(model)), encoding="utf-8")
+            (inside / "recipe.yaml").write_text(
+                (recipe or Recipe()).to_yaml(notes(model, remembers=state is not None)), encoding="utf-8"
+            )
             (inside / "train.py").write_text(script, encoding="utf-8")
             if teacher is not None:
                 save(teacher, inside / "teacher.onnx")
                 (inside / "growth_map.json").write_text(growth, encoding="utf-8")
+            if state is not None:
+                shutil.copyfile(state, inside / OPTIMIZER)
             names = sorted(entry.name for entry in inside.iterdir())
             if not target.exists():
                 inside.rename(target)
@@ -77,6 +92,20 @@ def export(
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
     return tuple(target / name for name in names)
+
+
+def _check_state(file: Path, teacher: Model | None) -> None:
+    """Raise InvalidRequestError unless the file holds the state of an optimizer of the teacher."""
+    if teacher is None:
+        raise InvalidRequestError(
+            "the state of an optimizer is of the teacher, which is not given",
+            hint="name it with --teacher (teacher= in Python)",
+        )
+    require("torch", "the state of an optimizer")
+    from onnx_grow.training.checkpoints import read_optimizer_state
+    from onnx_grow.training.optimizers import moments
+
+    moments(read_optimizer_state(file), teacher)
 
 
 def exported_tensors(model: Model) -> dict[str, Array]:
@@ -173,10 +202,15 @@ def _check_folder(target: Path, force: bool) -> None:
         )
 
 
-def notes(model: Model) -> tuple[str, ...]:
-    """What there is to know of a network before it is trained."""
+def notes(model: Model, *, remembers: bool = False) -> tuple[str, ...]:
+    """What there is to know of a network before it is trained; `remembers` if the state of the teacher's optimizer goes along."""
     operators = Counter(node.op_type for node in model.skeleton.graph.node)
     said = []
+    if remembers:
+        said.append(
+            f"{OPTIMIZER} is what the teacher's optimizer remembers; it grows with the network when training begins. It has to be of the\n"
+            "optimizer in train.py (AdamW continues Adam and AdamW). Without the file the optimizer begins empty."
+        )
     if not operators["Dropout"]:
         said.append(
             "The file holds no Dropout: exporters leave it out of a model in eval mode. If the teacher was trained with it,\n"

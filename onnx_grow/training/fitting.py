@@ -29,7 +29,7 @@ from onnx_grow.torch.values import array_of, tensor_of
 from onnx_grow.training.chance import SAMPLES, chance
 from onnx_grow.training.checkpoints import Checkpoint, Progress
 from onnx_grow.training.checks import STEPS, check_learning
-from onnx_grow.training.curves import draw, write_table
+from onnx_grow.training.curves import Curves, write_table
 from onnx_grow.training.data import Examples, interface
 from onnx_grow.training.files import read_tensors, write_tensors
 from onnx_grow.training.optimizers import grow_optimizer_state
@@ -81,7 +81,8 @@ class Training:
     def run(self, *, resume: bool = False) -> Mapping[str, float]:
         """Train to the end and write the best network as `tuned.safetensors` and `tuned.onnx`; the row of its epoch.
 
-        Every epoch ends with an evaluation, a checkpoint (`checkpoint.pt`), a table (`metrics.csv`) and a plot (`curves.png`).
+        Every epoch ends with an evaluation, a checkpoint (`checkpoint.pt`) and a table (`metrics.csv`); the plot (`curves.png`) is drawn
+        now and then, and at the end.
         Raises Interrupted after Ctrl-C, TrainingFailedError where the loss is not finite, InvalidRequestError for a checkpoint of
         another training. What was trained is never lost: the last good checkpoint stays.
         """
@@ -96,8 +97,12 @@ class Training:
             self._tell_of_sizes()
             self._begin()
             self._tell_of_schedule()
-            while self.progress.epoch < self.recipe.epochs and not self._is_patience_over():
-                self._epoch(interruption)
+            try:
+                while self.progress.epoch < self.recipe.epochs and not self._is_patience_over():
+                    self._epoch(interruption)
+            finally:
+                if self.processes.is_first:
+                    self.curves.show(self.progress.rows, self.names, now=True)
             return self._end()
 
     @cached_property
@@ -124,6 +129,16 @@ class Training:
     def progress(self) -> Progress:
         """How far it has come."""
         return Progress()
+
+    @cached_property
+    def curves(self) -> Curves:
+        """The picture of what was evaluated."""
+        return Curves(self.output / "curves.png")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is evaluated."""
+        return ("loss", *self.task.measures)
 
     @property
     def checkpoint(self) -> Path:
@@ -183,6 +198,7 @@ class Training:
             grow_optimizer_state(
                 self.memory, self.network, self.optimizer, original=self.teacher, grown=self.model
             )
+            self.tell("the optimizer goes on with what the teacher's remembers")
         start = self._evaluated(self.network)
         known, teacher = self.network, start
         if self.teacher is not None:
@@ -275,7 +291,7 @@ class Training:
             failed = next(check for check in report.checks if not check.ok)
             raise TrainingFailedError(
                 f"not all of this network would learn: {failed.name}: {failed.detail}",
-                hint="'onnx-grow check-trainable' shows all checks, --no-check trains all the same",
+                hint=f"{report.advice}; 'onnx-grow check-trainable' shows all checks, --no-check trains all the same",
             )
 
     def tell(self, text: str) -> None:
@@ -378,8 +394,7 @@ class Training:
     def _evaluated(self, network: Network) -> dict[str, float]:
         """Loss and measures of a network over what was held out, in eval mode."""
         mine = np.arange(len(self.held_out))[self.processes.rank :: self.processes.count]
-        names = ("loss", *self.task.measures)
-        totals = [0.0] * (len(names) + 1)
+        totals = [0.0] * (len(self.names) + 1)
         network.eval()
         with torch.no_grad():
             for inputs, targets in self._loaded(self.held_out, self._parts(mine)):
@@ -393,7 +408,7 @@ class Training:
             raise InvalidRequestError(
                 f"{self.held_out.source} has {len(self.held_out)} samples to evaluate on, which do not fill a batch of {self.batch}"
             )
-        return {name: total / count for name, total in zip(names, sums, strict=True)}
+        return {name: total / count for name, total in zip(self.names, sums, strict=True)}
 
     def _parts(self, numbers: NDArray[np.int64]) -> list[list[int]]:
         """Numbers of samples, batch by batch; the last one may be smaller where the network takes any."""
@@ -442,8 +457,7 @@ class Training:
             state = self.network.state_dict(), self.optimizer.state_dict()
             Checkpoint(self.setting, *state, self.progress).write(self.checkpoint)
             write_table(self.output / "metrics.csv", rows)
-            teacher = {name: rows[0][f"teacher_{name}"] for name in ("loss", *self.task.measures)}
-            draw(self.output / "curves.png", rows, teacher)
+            self.curves.show(rows, self.names)
         self.processes.wait()
 
     def _end(self) -> Mapping[str, float]:
@@ -457,10 +471,9 @@ class Training:
                 check(self.network, load(pending.path))
                 pending.commit()
             rows = self.progress.rows
-            names = ("loss", *self.task.measures)
-            self.tell(f"teacher  {_told({name: rows[0][f'teacher_{name}'] for name in names})}")
+            self.tell(f"teacher  {_told({name: rows[0][f'teacher_{name}'] for name in self.names})}")
             self.tell(
-                f"tuned    {_told({name: best[f'test_{name}'] for name in names})}  (epoch {self.progress.best_epoch})"
+                f"tuned    {_told({name: best[f'test_{name}'] for name in self.names})}  (epoch {self.progress.best_epoch})"
             )
             self.tell(f"written  {self.output / 'tuned.onnx'}, equal in PyTorch and ONNX Runtime")
         self.processes.wait()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,7 +17,7 @@ from onnx_grow.model import Model
 from onnx_grow.torch import Network
 from onnx_grow.torch.values import array_of, tensor_of
 
-__all__ = ["grow_optimizer_state"]
+__all__ = ["grow_optimizer_state", "moments"]
 
 POWERS: Mapping[str, int] = {
     "exp_avg": 1,
@@ -50,12 +53,12 @@ def grow_optimizer_state(
     are summed, each the whole; squares get the squares of these factors. They are zero for what is fresh, as is all of a new layer,
     whose count of steps starts anew. A warm-up evens out what is only so in the mean.
 
-    Raises InvalidRequestError where the state is not of `original`, or `grown` does not record how it came of it.
+    Raises InvalidRequestError where the state is not of `original`, or of another kind of optimizer, or where `grown` does not record
+    how it came of `original`.
     """
-    known = names or _names(state, original)
+    by_name = moments(state, original, names)
     heirs = inheritances(original, grown)
-    by_name = {known[number]: entry for number, entry in state["state"].items() if number in known}
-    _check(by_name, original)
+    _check_kind(by_name, optimizer)
     parameters = dict(network.named_parameters())
     managed = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in parameters.items():
@@ -64,6 +67,38 @@ def grow_optimizer_state(
             optimizer.state[parameter] = {
                 key: _grown(key, value, heir, parameter) for key, value in by_name[heir.source].items()
             }
+
+
+def moments(
+    state: Mapping[str, Any], original: Model, names: Mapping[int, str] | None = None
+) -> dict[str, Mapping[str, Any]]:
+    """What the state of an optimizer remembers of each weight of `original`. Raises InvalidRequestError where it is of another model."""
+    known = names or _names(state, original)
+    by_name = {known[number]: entry for number, entry in state["state"].items() if number in known}
+    _check(by_name, original)
+    return by_name
+
+
+def _check_kind(by_name: Mapping[str, Mapping[str, Any]], optimizer: Optimizer) -> None:
+    """Raise InvalidRequestError where the optimizer would remember something else."""
+    found = {key for entry in by_name.values() for key, value in entry.items() if value is not None}
+    trial = copy.copy(optimizer)
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    trial.state = defaultdict(dict)
+    trial.param_groups = [{**optimizer.param_groups[0], "params": [parameter]}]
+    trial.step()
+    wanted = {key for key, value in trial.state[parameter].items() if value is not None}
+    if found and found != wanted:
+        raise InvalidRequestError(
+            f"the state is of another kind of optimizer: it holds {_listed(found)}, and {type(optimizer).__name__} "
+            f"remembers {_listed(wanted)}",
+            hint="train with the optimizer of the teacher's training (optimizer() in train.py), or start with an empty state",
+        )
+
+
+def _listed(keys: set[str]) -> str:
+    return ", ".join(sorted(keys)) or "nothing"
 
 
 def _names(state: Mapping[str, Any], original: Model) -> dict[int, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from onnx_grow.errors import InvalidRequestError, OnnxGrowError
 from onnx_grow.model import Model, load
 from onnx_grow.training.data import Examples
+from onnx_grow.training.exchange import OPTIMIZER
 from onnx_grow.training.recipe import Recipe
 from onnx_grow.training.requirements import require
 
@@ -82,7 +83,8 @@ def _train(
         if whole.classes != held_out.classes:
             raise InvalidRequestError(f"{options.data} and {options.test} have folders of other classes")
     teacher = folder / "teacher.onnx"
-    memory = None if options.optimizer_state is None else read_optimizer_state(options.optimizer_state)
+    remembered = options.optimizer_state or folder / OPTIMIZER
+    memory = read_optimizer_state(remembered) if options.optimizer_state or remembered.exists() else None
     if memory is not None and not teacher.exists():
         raise InvalidRequestError(
             "--optimizer-state needs the teacher whose state that is", hint="export with --teacher ORIGINAL"
@@ -135,7 +137,8 @@ def _options(description: str | None, arguments: Sequence[str] | None) -> argpar
         "--optimizer-state",
         type=Path,
         metavar="FILE",
-        help="what the teacher's optimizer remembers: its state_dict(), or the checkpoint.pt of its training here",
+        help="what the teacher's optimizer remembers: its state_dict(), or the checkpoint.pt of its training "
+        "(optimizer.pt beside this file, if there is one)",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(

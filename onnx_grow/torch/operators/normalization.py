@@ -33,10 +33,16 @@ def batch_normalization(
 ) -> Any:
     """Normalised by the running statistics, which in training follow those of the batch: new = momentum old + (1 - momentum) batch.
 
-    A node that the file has in training mode takes the statistics of the batch always, as ONNX Runtime does.
+    A node that the file has in training mode takes the statistics of the batch always, as ONNX Runtime does. Statistics that the graph
+    computes, of standardised weights say, are no running ones: they are what it normalises by, and have a gradient.
     """
     if mean.ndim > 1:
         raise Unsupported("its statistics are of single elements, not of channels")
+    if mean.requires_grad or variance.requires_grad:
+        middle, spread, factor, shift = (
+            each.reshape(-1, *(1,) * (x.ndim - 2)) for each in (mean, variance, scale, bias)
+        )
+        return (x - middle) * torch.rsqrt(spread + epsilon) * factor + shift
     if not training and not training_mode:
         return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
     if not training_mode or (training and outputs == 1):
