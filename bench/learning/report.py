@@ -249,27 +249,32 @@ def summary(results: Results) -> str:
 def budgets(results: Results) -> str:
     """Strong teachers' students and random initialisation by how long they train, each length with a schedule and a search of its own."""
     rows = []
-    growth, starts = "wider x2", ("random", "fresh", "split")
-    cells = [cell for cell in results.cells(growth) if cell[1:] == ("adam", "strong")]
-    for cell in cells:
+    growth = "wider x2"
+    for cell in [cell for cell in results.cells(growth) if cell[1:] == ("adam", "strong")]:
         full = (*cell, growth)
-        if any(results.of(full, "split", part) is None for part in BUDGETS):
-            continue
-        ends = {
-            part: [group.end for start in starts if (group := results.of(full, start, part))]
-            for part in BUDGETS
+        every = {
+            start: [group for part in BUDGETS if (group := results.of(full, start, part))]
+            for start in ("random", "fresh", "split")
         }
-        for start in starts:
-            row = [TASKS[cell[0]], _level(results, full), STARTS[start]]
-            for part in BUDGETS:
-                group = results.of(full, start, part)
-                row.append(
-                    "" if group is None else f"**{group}**" if group.end == max(ends[part]) else str(group)
-                )
-            rows.append(row)
-    return _table(
-        ["", "teacher", "start", *(f"{part:.0%} of the steps".replace("%", " %") for part in BUDGETS)], rows
-    )
+        complete = {start: groups for start, groups in every.items() if len(groups) == len(BUDGETS)}
+        best = [max(group.end for group in groups) for groups in zip(*complete.values(), strict=True)]
+        for start, groups in complete.items() if len(complete) > 1 else ():
+            ends = [
+                f"**{group}**" if group.end == top else str(group)
+                for group, top in zip(groups, best, strict=True)
+            ]
+            dips = " / ".join(f"{100 * np.mean(group.dips):.1f}" for group in groups)
+            rows.append(
+                [
+                    TASKS[cell[0]],
+                    _level(results, full),
+                    STARTS[start],
+                    *ends,
+                    "" if start == "random" else dips,
+                ]
+            )
+    lengths = [f"{part:.0%} of the steps".replace("%", " %") for part in BUDGETS]
+    return _table(["", "teacher", "start", *lengths, "dips, %"], rows)
 
 
 def treatments(results: Results) -> str:
@@ -312,18 +317,17 @@ def rates(results: Results) -> str:
     found: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
     for key, by_rate in results.searched.items():
         task, optimizer, teacher, growth, start, steps = key
-        if start not in ("fresh", "default", "split") or teacher != "strong" or steps != 1.0:
+        if start not in ("fresh", "default", "split", "as it is") or teacher != "strong" or steps != 1.0:
             continue
         own = results.searched.get((task, optimizer, "strong", "none", "random", 1.0))
-        base = results.random((task, optimizer, teacher, growth))
+        base = results.random((task, optimizer, teacher, "wider x2" if growth == "none" else growth))
         if own is None or base is None:
             continue
         best = min(own, key=lambda rate: own[rate][0]["curve"][-1][1])
         for rate, entries in by_rate.items():
             group = Group([entry for entry in entries if entry["run"]["seed"] == 0])
-            found[f"{growth.partition(' x')[0]}, {start}", round(2 * np.log10(rate / best)) / 2].append(
-                (group.loss / base.loss, group.dips[0])
-            )
+            name = "not grown" if growth == "none" else f"{growth.partition(' x')[0]}, {start}"
+            found[name, round(2 * np.log10(rate / best)) / 2].append((group.loss / base.loss, group.dips[0]))
     names = {-1.0: "1/10", -0.5: "1/3", 0.0: "1", 0.5: "3"}
     rows = []
     for (name, power), some in sorted(found.items()):

@@ -30,7 +30,7 @@ class Run:
 
     `start` is a scheme of growth, or one of "random", "random pad: S" and "random layers: S", which train the architecture that the
     scheme S leads to. "S, shrunk" is the scheme S with weights as small as those of He initialisation, "S, state" with the state of the
-    teacher's optimizer, grown. `steps` is a part of the task's steps.
+    teacher's optimizer, grown; without growth, "as it is" trains the teacher on. `steps` is a part of the task's steps.
     """
 
     task: str
@@ -97,6 +97,7 @@ PARTS = {
     "distorted, deeper": Part("deeper", _DEEPER, _DISTORTED),
     "short": Part("wider x2", _BUDGET, (*_DISTORTED, "transformer"), steps=0.5, anew=True),
     "shorter": Part("wider x2", _BUDGET, (*_DISTORTED, "transformer"), steps=0.2, anew=True),
+    "not grown": Part("none", ("as it is",), (*_SMALL, *_DISTORTED)),
     "state": Part("wider x2", ("split, state",), (*_SMALL, *_DISTORTED)),
     "state, fresh": Part("wider x2", ("fresh, state",), ("transformer", "distorted conv")),
     "shrunk": Part(
@@ -230,10 +231,12 @@ class Bench:
             run.warmup,
             run.constant,
         )
-        if run.growth == "none":
+        if run.growth == "none" and run.start == "random":
             model = task.architecture()
             return self._trained(model, data, settings, initial(model, run.seed), None)
         teacher = self.teacher(task, run.optimizer, run.teacher if run.teacher != "any" else "weak", run.seed)
+        if run.growth == "none":
+            return self._trained(teacher, data, settings, {}, None)
         baseline, _, scheme = run.start.partition(": ")
         baseline, _, treatment = baseline.partition(", ")
         model = grown(teacher, run.growth, scheme or baseline, data.inputs[:256].numpy(), run.seed)

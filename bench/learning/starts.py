@@ -23,7 +23,9 @@ def grown(teacher: og.Model, growth: str, scheme: str, samples: Array, seed: int
         factor = float(growth.partition(" x")[2] or 2)
         model = og.widen(model, factor=factor, seed=seed, **_scheme(schemes[0]))
     if growth == "both" or growth.startswith("deeper"):
-        model = og.deepen(model, every=1, calibration={"input": samples}, seed=seed, **_scheme(schemes[-1]))
+        identities = schemes[-1] in ("default", "identity")  # the others have no use for samples
+        calibration = {"calibration": {"input": samples}} if identities else {}
+        model = og.deepen(model, every=1, seed=seed, **calibration, **_scheme(schemes[-1]))
     return model
 
 

@@ -118,7 +118,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
 }
 _WHAT = {
     "teacher_learning_rate": "the first one of the teacher's training; it is not in the file, 1e-3 is Adam's default",
-    "learning_rate": "a tenth of it: the first one again would destroy what the teacher knows, its last one is too low",
+    "learning_rate": "a tenth of it keeps what the teacher knows; a third ends better in a training as long as the teacher's",
     "schedule": "how the rate falls after the warm-up: cosine, linear, or constant",
     "warmup": "part of all steps in which the rate rises: the optimizer knows nothing yet",
     "final": "the last rate, as a part of the highest",
