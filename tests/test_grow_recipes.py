@@ -216,6 +216,9 @@ def test_large_rows_are_computed_in_blocks_of_their_own(monkeypatch: pytest.Monk
     assert b"".join(bytes(compute()) for _, compute in weight.parts()) == whole.tobytes()
     for j, i in enumerate(experts):
         assert exact_sums(whole[j] / 2.0**j, g, 0) == exact(values[i], 0)
+    for some in (np.array([2, 0]), np.array([], np.int64)):  # what grows once more is asked for rows
+        assert weight.rows()(some).shape == whole[some].shape
+        assert weight.rows()(some).tobytes() == whole[some].tobytes()
     monkeypatch.setattr(recipes, "BLOCK", 10**6)
     assert weight.array().tobytes() == whole.tobytes()
 

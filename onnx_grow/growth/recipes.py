@@ -283,7 +283,8 @@ class Grown:
 
     def rows(self) -> Rows:
         """What computes the rows of some new indices of the first dimension."""
-        return partial(self._rows, rows_of(self.base))
+        compute = self._rows_apart if self.shape and self._is_nested else self._rows
+        return partial(compute, rows_of(self.base))
 
     def parts(self) -> Iterator[Part]:
         """The raw bytes block by block, each to be computed at any time, in any thread."""
@@ -304,7 +305,7 @@ class Grown:
         if 0 in self.shape:
             return np.empty(self.shape, base(nothing).dtype)
         if self._is_nested:
-            return np.stack([each._computed(rows) for each, rows in self._nested(base)])
+            return self._rows_apart(base, np.arange(self.shape[0]))
         blocks = [self._rows(base, np.arange(start, stop)) for start, stop in self._blocks()]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
@@ -312,8 +313,9 @@ class Grown:
         if 0 in self.shape:
             return
         if self.shape and self._is_nested:
-            for each, rows in self._nested(base):
-                yield from each._parts(rows)
+            for j in range(self.shape[0]):
+                each, row = self._nested(base, j)
+                yield from each._parts(row)
             return
         sizes: dict[int, int] = {}
         for start, stop in self._blocks() if self.shape else [(0, 0)]:
@@ -340,12 +342,19 @@ class Grown:
         whole = raw_length(self.dtype, (8,)) >= 8
         return prod(self.shape[1:]) > ROW and len(self.shape) > 1 and apart and whole and not self.noise
 
-    def _nested(self, base: Rows) -> Iterator[tuple[Grown, Rows]]:
-        for j in range(self.shape[0]):
-            i = j if self.maps[0] is None else int(self.maps[0][j])
-            steps = [_inside(step, j) for step in self.steps]
-            row = _Row(self.dtype, self.base.shape[1:], partial(base, np.array([i])))
-            yield Grown(row, self.maps[1:], steps, seed=f"{self.seed}/{j}"), row.take
+    def _nested(self, base: Rows, j: int) -> tuple[Grown, Rows]:
+        """Row j as a weight, and what computes the rows of its base."""
+        i = j if self.maps[0] is None else int(self.maps[0][j])
+        row = _Row(self.dtype, self.base.shape[1:], partial(base, np.array([i])))
+        return Grown(
+            row, self.maps[1:], [_inside(step, j) for step in self.steps], seed=f"{self.seed}/{j}"
+        ), row.take
+
+    def _rows_apart(self, base: Rows, rows: Indices) -> Array:
+        """Rows of a weight that is nested; of none, what the base has of none."""
+        if not len(rows):
+            return np.empty((0, *self.shape[1:]), base(rows).dtype)
+        return np.stack([each._computed(row) for each, row in (self._nested(base, int(j)) for j in rows)])
 
     def _rows(self, base: Rows, rows: Indices) -> Array:
         """Rows of the grown weight; of a scalar, the scalar."""
