@@ -88,6 +88,31 @@ def test_what_has_grown_starts_where_its_teacher_ends(bench: runs.Bench) -> None
         assert entry["curve"][0][1:] == pytest.approx(evaluate(teacher, task.data()), abs=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("growth", "scheme"),
+    [
+        ("wider x4", "fresh"),
+        ("deeper", "default"),
+        ("deeper by branches", "residual-new"),
+        ("both", "fresh + default"),
+    ],
+)
+def test_growths_keep_the_function_and_baselines_do_not(growth: str, scheme: str) -> None:
+    teacher = networks.Task("conv", blobs, network, 16, 10, 4).architecture()
+    images = blobs().inputs
+    model = starts.grown(teacher, growth, scheme, images.numpy(), 0)
+    assert model.parameters > teacher.parameters
+    before, after = (bridge.load(each).eval()(images) for each in (teacher, model))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    for values in (
+        starts.initial(model, 0),
+        starts.random_pad(teacher, model, 0),
+        starts.random_layers(teacher, model, 0),
+    ):
+        assert values.keys() <= model.weights.keys()
+        assert all(values[name].shape == model.weights[name].shape for name in values)
+
+
 def test_shrinking_changes_no_bit_in_either_mode() -> None:
     model = networks.Task("conv", blobs, network, 16, 10, 4).architecture()
     kernel = next(name for name, weight in model.weights.items() if len(weight.shape) == 4)

@@ -295,7 +295,7 @@ def compute(results: Results) -> str:
     """Half the steps for what has grown, and as much compute as teacher and student together for random initialisation."""
     rows = []
     for growth, start in (("wider x2", "fresh"), ("deeper", "default")):
-        for cell in [cell for cell in results.cells(growth) if _data(cell[0]) != "distorted"]:
+        for cell in results.cells(growth):
             full = (*cell, growth)
             half, long = results.of(full, start, 0.5), results.random(full, 1.5)
             if half or long:

@@ -84,7 +84,7 @@ PARTS = {
     ),
     "deeper, SGD": Part("deeper", _DEEPER, ("mlp", "conv", "resnet"), ("sgd",)),
     "both": Part("both", ("random: fresh + default", "fresh + default"), _SMALL),
-    "deeper, half": Part("deeper", ("default",), steps=0.5),
+    "deeper, half": Part("deeper", ("default",), (*_SMALL, *_DISTORTED), steps=0.5),
     "branches": Part(
         "deeper by branches",
         ("random: residual-new", "random layers: residual-new", "residual-new"),
