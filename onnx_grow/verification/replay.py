@@ -61,7 +61,8 @@ def _replayed(original: Model, grown: Model, entries: Sequence[Mapping[str, Any]
     expected, grown = flattened(expected), flattened(grown)
     found = diff(expected, grown)
     if apart := next(_of_structure(found, expected, grown), ""):
-        return Replay(None, f"not compared with what its growth makes, as it was changed after it: {apart}")
+        why = _doubt(original, entries) or "it was changed since"
+        return Replay(None, f"not compared with what its growth makes: {why} ({apart})")
     faults = [*_of_attributes(found), *_of_weights(found.values, expected, grown)]
     if not faults:
         rounded = (
