@@ -4,9 +4,9 @@
 
 Each model is widened and deepened; the correct growth goes to every check (a rejection is a false alarm), then `--each` faults
 planted in it, one at a time: a weight off by 1 %, two channels swapped, a weight that was not divided, a bias entry dropped, another
-epsilon, another axis attribute. What changes no output by more than 1e-12 in float64 is no fault, and is not counted. The other tools
-take part where they are installed, with their own inputs and tolerances. One line per case goes to FAULTS.jsonl; a rerun goes on where
-the last one stopped.
+epsilon, another axis attribute. What moves no output of the correct growth by more than 1e-12 in float64 is no fault, and is not
+counted. The other tools take part where they are installed, with their own inputs and tolerances. One line per case goes to
+FAULTS.jsonl; a rerun goes on where the last one stopped.
 
 `onnx-grow verify` asks two questions, which are told apart: do the models compute the same, and is the file what its recorded growth makes
 of the original?
@@ -52,7 +52,7 @@ GROWTHS: dict[str, Callable[[Model, Shapes], Model]] = {
     "deepen": lambda model, shapes: og.deepen(model, shapes=shapes),
 }
 NOTHING = 1e-12
-"""Relative deviation in float64 up to which a change is no fault."""
+"""Relative deviation in float64 from the correct growth up to which a change is no fault."""
 
 
 def weight_off(model: Model, rng: np.random.Generator) -> Model | None:
@@ -244,7 +244,7 @@ def cases(file: Path, each: int, tools: list[str], done: Collection[Case]) -> An
     sizes = dict(infer(original, shapes).inputs)
     feeds = [dict(wanted.feed(sizes, seed).arrays) for seed in (0, 3)]
     try:
-        references = [run_in_float64(original, feed) for feed in feeds]
+        of_original = [run_in_float64(original, feed) for feed in feeds]
     except Unprovable:
         return
     for growth, grow in GROWTHS.items():
@@ -259,15 +259,16 @@ def cases(file: Path, each: int, tools: list[str], done: Collection[Case]) -> An
             continue
         try:
             grown = grow(original, shapes)
-        except og.OnnxGrowError:
+            grown = Model(grown.skeleton, {k: Inline.of(w.array()) for k, w in grown.weights.items()})
+            correct = [run_in_float64(grown, feed) for feed in feeds]
+        except (og.OnnxGrowError, Unprovable):
             continue
-        grown = Model(grown.skeleton, {k: Inline.of(w.array()) for k, w in grown.weights.items()})
         for fault, k in planned:
             line: dict[str, Any] = {"model": name, "growth": growth, "fault": f"{fault} {k}"}
             rng = np.random.default_rng([zlib.crc32(f"{name}{growth}{fault}".encode()), k])
             faulty = grown if fault == "none" else globals()[fault](grown, rng)
             if faulty is not None:
-                line["effect"] = effect(references, faulty, feeds)
+                line["effect"] = effect(of_original if fault == "none" else correct, faulty, feeds)
                 if fault == "none" or line["effect"] > NOTHING:
                     with tempfile.TemporaryDirectory() as folder:
                         path = og.save(faulty, Path(folder) / "faulty.onnx")
