@@ -69,7 +69,8 @@ def flattened(model: Model) -> Model:
     Owners of which something is unusual (sparse initializers, the Scan of operator set 8) stay as they are.
     """
     opset = model.opset
-    if not any(_is_described(node, opset) for node in model.skeleton.graph.node):
+    owners = (node for node in model.skeleton.graph.node if node.op_type in _BODIES)
+    if not any(_is_described(node, opset) for node in owners):
         return model
     return _Flattening(model).run()
 

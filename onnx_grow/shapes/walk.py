@@ -191,11 +191,13 @@ class Walk:
 
     def _likeness(self, node: onnx.NodeProto) -> Likeness | None:
         """All that decides what a node's outputs are, as far as inference asks; None where names or much else do as well."""
-        if node.op_type == "Constant" or any(name in self._seen for name in node.output):
+        if self._seen and any(name in self._seen for name in node.output):
             return None
         attributes = []
         for attribute in node.attribute:
-            if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.UNDEFINED):
+            if attribute.type not in _PLAIN and (
+                attribute.type != AttributeProto.TENSOR or attribute.ByteSize() > COMPUTED
+            ):
                 return None
             attributes.append(attribute.SerializeToString())
         inputs = []
@@ -510,6 +512,17 @@ _NUMBERS = {
     "value_float": np.float32,
     "value_floats": np.float32,
 }
+_PLAIN = frozenset(
+    {
+        AttributeProto.FLOAT,
+        AttributeProto.FLOATS,
+        AttributeProto.INT,
+        AttributeProto.INTS,
+        AttributeProto.STRING,
+        AttributeProto.STRINGS,
+    }
+)
+"""Types of attributes that are compared as they are, as small tensors are; others may hold graphs, or very much."""
 _SIZED_BY_VALUES = frozenset({"Compress", "NonZero", "Unique"})
 # Every element of their later inputs is a dimension, for which onnx makes room without asking how many there are.
 _READS_DIMENSIONS = frozenset({"Expand", "Slice", "Squeeze"})
