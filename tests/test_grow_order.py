@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from graphs import build, feeds, pictured, run
 from hypothesis import given
 from hypothesis import strategies as st
 
 import onnx_grow as og
+from onnx_grow.growth.correspondence import replayed
 from onnx_grow.growth.order import chosen, rounds
 from onnx_grow.model import Model
+from onnx_grow.verification import trace
 
 maps = st.integers(1, 6).flatmap(
     lambda n: st.lists(st.integers(0, n - 1), max_size=9).map(lambda more: np.array([*range(n), *more]))
@@ -54,6 +57,29 @@ def test_no_copy_is_left_out_when_a_network_grows_twice() -> None:
         changed = np.array(kernel)
         changed[channel] += 1
         assert np.abs(run(_with(grown, "v", changed), inputs)[0] - run(grown, inputs)[0]).max() > 1e-4
+
+
+LISTED = """(float[2, 5] x) => (float[2, 3] y) <float[5, 4] v, float[6, 3] w, int64[6] at = {3, 2, 1, 0, 3, 1}> {
+    a = MatMul(x, v) b = Gather <axis=1> (a, at) c = Relu(b) y = MatMul(c, w) }"""
+SHUFFLED = """(float[2, 5] x) => (float[2, 3] y) <float[5, 4] v, float[4, 3] w, int64[4] at = {3, 2, 1, 0}> {
+    a = MatMul(x, v) b = Gather <axis=1> (a, at) c = Add(a, b) m = ReduceMean <axes=[1]> (c) d = Sub(c, m) y = MatMul(d, w) }"""
+
+
+def test_the_growth_map_knows_which_channels_are_listed() -> None:
+    model = build(LISTED)
+    for scheme in ("split", "fresh"):
+        grown = og.widen(model, factor=1.5, scheme=scheme)
+        _, maps = replayed(model, grown)
+        assert len(maps["c"][1]) == 9  # type: ignore[arg-type]
+        assert trace(model, grown, feeds(model), maps, allowed=1e-5) is None
+
+
+def test_shuffled_channels_are_not_padded() -> None:
+    model = build(SHUFFLED)
+    with pytest.raises(og.NothingToGrowError, match="Gather 'b' picks what each of its channels is"):
+        og.widen(model, factor=1.5)
+    inputs = feeds(model)
+    np.testing.assert_allclose(run(og.widen(model), inputs)[0], run(model, inputs)[0], rtol=1e-4, atol=1e-6)
 
 
 def _with(model: Model, name: str, value: np.ndarray) -> Model:

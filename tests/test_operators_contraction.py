@@ -246,6 +246,14 @@ POSITIONS = [
         )
     ),
     Case(
+        "conv: across channels, in steps",
+        """(float[2, 3, 1, 1] x) => (float[N, 2, 1, 1] y) <float[6, 3, 1, 1] v, float[1, 1, 1, 3] k, float[2, 6, 1, 1] w> {
+        a = Conv(x, v) t = Transpose <perm=[0, 2, 3, 1]> (a) c = Conv <pads=[0, 3, 0, 4], strides=[1, 2]> (t, k)
+        b = Transpose <perm=[0, 3, 1, 2]> (c) y = Conv(b, w) }""",
+        "",
+        {"a": "Conv 'c': keeps this dimension as it is"},
+    ),
+    Case(
         "conv: of a picture with one channel",
         """(float[2, 4] x) => (float[N, 3] y) <float[4, 6] v, float[1, 1, 3, 3] k, float[6, 3] w, int64[4] r = {-1, 1, 2, 3},
         int64[2] f = {0, -1}> {

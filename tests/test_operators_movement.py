@@ -426,6 +426,21 @@ SLICE = [
         "",
         {"a": "takes every -1th of this dimension"},
     ),
+    *(
+        Case(
+            f"slice: {name}",
+            f"""(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[{kept}, 3] w,
+            int64[1] start = {{{start}}}, int64[1] end = {{{end}}}, int64[1] one = {{1}}, int64[1] step = {{{step}}}> {{
+            a = MatMul(x, v) b = Slice(a, start, end, one, step) y = MatMul(b, w) }}""",
+            axes,
+            {"a": f"takes every {step}th of this dimension"} if not axes else {},
+        )
+        for name, start, end, step, kept, axes in (
+            ("backwards, all of it", -1, -100, -1, 6, "a b"),
+            ("backwards from before the first, which is the first", -10, -100, -1, 1, ""),
+            ("steps over nothing", 4, 2, 3, 0, ""),
+        )
+    ),
     Case(
         "slice: positions",
         pictured("b = Slice(a, one, end, two)", "int64[1] one = {1}, int64[1] end = {4}, int64[1] two = {2}"),
@@ -471,6 +486,13 @@ GATHER = [
         """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[5, 3] w, int32[5] at = {-1, 0, 4, -1, 2}> {
         a = MatMul(x, v) b = Gather <axis=1> (a, at) y = MatMul(b, w) }""",
         "a b",
+    ),
+    Case(
+        "gather: none",
+        """(double[N, 4] x) => (double[N, 3] y) <double[4, 6] v, double[6, 3] w, int64[0] at = {}> {
+        a = MatMul(x, v) b = Gather <axis=1> (a, at) c = Concat <axis=1> (a, b) y = MatMul(c, w) }""",
+        "",
+        {"a": "Gather 'b': selects from this dimension by index"},
     ),
     Case(
         "gather: two shuffles by one list",

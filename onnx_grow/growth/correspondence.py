@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from onnx_grow.axes.algebra import Indices, Maps, index_map, new_indices
+from onnx_grow.axes.algebra import Indices, index_map, new_indices
 from onnx_grow.axes.table import tabulate
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.deepen_plan import DeepenPlan
 from onnx_grow.growth.deepening import apply_deepen
 from onnx_grow.growth.plan import WidenPlan
 from onnx_grow.growth.provenance import continued
-from onnx_grow.growth.rewrite import draw_map
+from onnx_grow.growth.rewrite import draw_maps
 from onnx_grow.growth.widening import analyse, apply_widen
 from onnx_grow.model import Model
 
@@ -76,7 +76,7 @@ def _step(model: Model, plan: WidenPlan) -> GrowthMap:
     """The map of one growth, of the tensors that nodes of the main graph compute."""
     analysis = analyse(model, plan.inputs)
     axes = tabulate(analysis).axes
-    maps: Maps = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
+    maps = draw_maps(analysis, axes, plan)
     made = {axes[g.name] for g in plan.axes if (g.scheme or plan.scheme) in ("fresh", "pad")}
     found: GrowthMap = {}
     for name, dims in analysis.dims.items():

@@ -210,6 +210,9 @@ class _Pad:
     def found(self) -> Padding:
         if self.axis.replicated:
             raise NotLinear(next(iter(self.axis.replicated)))
+        for choice in self.analysis.said.choices:
+            if self.axis in leaves(choice.source) and self.axis in leaves(choice.result):
+                raise NotLinear(f"{self._label(choice.node)} picks what each of its channels is")
         self.ahead = _Ahead([-index for index in (*self.concerned, *self._subtractions())])
         for index in self.ahead:
             self._demand(-index)

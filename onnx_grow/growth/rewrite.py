@@ -60,6 +60,12 @@ def draw_map(name: str, old: int, new: int, seed: int) -> Indices:
     return np.concatenate([np.tile(np.arange(old), rounds), drawn]).astype(np.int64)
 
 
+def draw_maps(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> Maps:
+    """The index maps of the axes of a plan, by their names in `axes`, and of those that follow them."""
+    drawn = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
+    return following(analysis, drawn, set(axes.values()))
+
+
 def rewrite(
     analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan, metadata: Mapping[str, str] | None = None
 ) -> Model:
@@ -76,9 +82,13 @@ def footprint(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> 
 
 
 def _rewriting(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> _Rewrite:
-    drawn = {axes[g.name]: draw_map(g.name, g.size, g.new_size, plan.seed) for g in plan.axes}
-    maps = following(analysis, drawn, set(axes.values()))
-    return _Rewrite(analysis, maps, _by(axes, plan, "fresh"), _paddings(analysis, axes, plan), plan)
+    return _Rewrite(
+        analysis,
+        draw_maps(analysis, axes, plan),
+        _by(axes, plan, "fresh"),
+        _paddings(analysis, axes, plan),
+        plan,
+    )
 
 
 def _by(axes: Mapping[str, Axis], plan: WidenPlan, scheme: Scheme) -> dict[Axis, int]:

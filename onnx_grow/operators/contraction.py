@@ -65,15 +65,16 @@ def _across(node: Node) -> dict[int, int]:
     """The spatial dimension along which a convolution from one channel to one goes over what may grow, and how far it looks there."""
     shape, kernel, out = node.shape(0), node.shape(1), node.out_shape()
     long = [k for k, n in enumerate(shape[2:]) if n > 1]
+    ones = [1] * len(shape[2:])
     if (
         kernel[:2] != (1, 1)
         or out[2:] != shape[2:]
         or len(long) != 1
-        or node.attribute("strides", [1])[0] != 1
+        or node.attribute("strides", ones) != ones
     ):
         return {}
     (k,) = long
-    dilations = node.attribute("dilations", [1] * len(shape[2:]))
+    dilations = node.attribute("dilations", ones)
     still = any(leaf.frozen for leaf in leaves(node.input(0)[2 + k]))
     return {} if still or kernel[2 + k] == 1 else {k: (kernel[2 + k] - 1) * dilations[k]}
 

@@ -186,9 +186,13 @@ def cut_out(node: Node) -> None:
             node.unify(dim, (*dims[at], *node.frozen(step, "takes one in so many of this dimension")))
             new_ends[k] = dim if length <= end < _ENDLESS else None
             continue
-        if step != 1 and len(axes) == 1 and not node.constant[0] and _is_free(dim):
-            dims[at] = axis(node.out_shape()[at])
-            node.choose(at, range(length)[slice(start, end, step)], dims[at])
+        listed = range(length)[slice(start, end, step)]
+        exists = (
+            0 < len(listed) == node.out_shape()[at]
+        )  # ONNX cuts off a start in front of all channels otherwise
+        if step != 1 and len(axes) == 1 and exists and not node.constant[0] and _is_free(dim):
+            dims[at] = axis(len(listed))
+            node.choose(at, listed, dims[at])
             node.set(0, dims)
             return
         if step != 1:
@@ -235,8 +239,8 @@ def gather(node: Node) -> None:
 
 def _is_choice(node: Node, index: np.ndarray, dim: Dim) -> bool:
     """Whether a constant list chooses from channels that are computed and may grow."""
-    listed = index.ndim == 1 and node.constant[1] and not node.constant[0]
-    return listed and _is_free(dim) and bool((abs(index + 0.5) < size(dim)).all())
+    listed = index.ndim == 1 and index.size and node.constant[1] and not node.constant[0]
+    return bool(listed) and _is_free(dim) and bool((abs(index + 0.5) < size(dim)).all())
 
 
 def _is_free(dim: Dim) -> bool:
