@@ -153,6 +153,8 @@ class _File:
         self._lock = Lock()
         self._of_thread = local()
         if size >= DIRECT_ABOVE and hasattr(os, "O_DIRECT"):
+            # What was freed is kept for the next piece from now on: the C library gives larger blocks back at once (mallopt(3)).
+            np.empty(31 << 20, np.uint8)
             try:
                 _reserve(self._descriptor, size)
                 self._past_cache = _opened_past_cache(path, flags)
@@ -182,10 +184,16 @@ class _File:
         done = 0
         if weight.place is not None:
             done = self._copied(weight.place, start, count, at)
-        chunks = (
-            weight.buffer[start + k : start + min(k + WINDOW, count)] for k in range(done, count, WINDOW)
+        if done < count:
+            weight.expect(start + done, count - done)
+        pieces = (
+            (k, weight.buffer[start + k : start + min(k + WINDOW, count)]) for k in range(done, count, WINDOW)
         )
-        self.write([(at + done, count - done, partial(iter, chunks))])
+        if weight.place is not None and (weight.place.offset + start - at) % PAGE == 0:
+            for k, piece in pieces:  # mapped where it lies in the file, modulo a page
+                self._put(piece, at + k)
+        else:
+            self.write([(at + done, count - done, lambda: (piece for _, piece in pieces))])
 
     def sync(self) -> None:
         """Return when all is on the disk."""

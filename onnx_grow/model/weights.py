@@ -9,6 +9,7 @@ of it in memory.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -117,6 +118,14 @@ class Stored:
         """The stored bytes in order, each piece a view of the buffer."""
         return _cut(self.buffer)
 
+    def expect(self, start: int, count: int) -> None:
+        """Have the system read some of the bytes, which are needed soon, at once: it would else wait for each few pages."""
+        data = self.buffer.obj
+        if isinstance(data, mmap.mmap) and self.place is not None and hasattr(data, "madvise"):
+            first = self.place.offset + start
+            begin = first - first % mmap.PAGESIZE
+            data.madvise(mmap.MADV_WILLNEED, begin, first + count - begin)
+
     def __repr__(self) -> str:
         return f"Stored({dtype_name(self.dtype)}, {list(self.shape)})"
 
@@ -217,7 +226,18 @@ def rows_of(weight: Weight) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, 
     """What gives some rows of a weight, by their indices along its first dimension: all of it is in memory only if it has to be."""
     if hasattr(weight, "rows"):
         return cast(Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], weight.rows())
+    if isinstance(weight, Stored) and weight.place is not None:
+        return partial(_rows_expected, weight, weight.array())
     return partial(rows_in, weight.array())
+
+
+def _rows_expected(
+    weight: Stored, array: np.ndarray[Any, Any], index: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    rows = rows_in(array, index)
+    if len(index) and index[-1] - index[0] + 1 == len(index):
+        weight.expect(int(index[0]) * rows[0].nbytes, rows.nbytes)
+    return rows
 
 
 def rows_in(array: np.ndarray[Any, Any], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
