@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -231,11 +232,71 @@ def test_what_was_converted_or_simplified_is_not_judged(original: Model) -> None
     assert found.same is None
     assert "weight 'w4' is FLOAT16, not FLOAT" in found.told
     proto = proto_of(og.widen(original))
-    proto.graph.node[4].input[0] = "d"
-    assert "input 0 of Flatten 'f' is d, not s" in replay(original, load(proto)).told  # type: ignore[union-attr]
-    proto = proto_of(og.widen(original))
     proto.graph.node[2].name = "renamed"
     assert "node 'renamed' was added" in replay(original, load(proto)).told  # type: ignore[union-attr]
+    proto = proto_of(og.widen(original))
+    proto.graph.node[3].output[0] = proto.graph.node[4].input[0] = "renamed"
+    assert "tensor 'renamed' was added" in replay(original, load(proto)).told  # type: ignore[union-attr]
+
+
+WIRED = """(float[N,4] x, bool c, bool d) => (float[N,3] y, string[1] label)
+    <float[4,4] v, float[4,4] w, float[4,3] u, string[2] names = {"cat", "dog"}, int64[1] at = {1}> {
+    h = MatMul(x, v)
+    g = MatMul(x, w)
+    hg = Concat<axis = 1>(h, g)
+    p, q = Split<axis = 1, num_outputs = 2>(hg)
+    r, s = If(c) <then_branch = t () => (float[N,4] t1, float[N,4] t2) { t1 = Relu(p) t2 = Tanh(q) },
+                  else_branch = e () => (float[N,4] e1, float[N,4] e2) { e1 = Tanh(p) e2 = Relu(q) }>
+    a = Add(r, s)
+    b = MatMul(a, u)
+    k = Constant()
+    y = Add(b, k)
+    label = Gather(names, at)
+}"""
+
+
+def _exchange(names: Any, i: int, j: int) -> None:
+    names[i], names[j] = names[j], names[i]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda g: g["h"].input.__setitem__(1, "w"), "MatMul of 'h' reads ['x', 'w']"),
+        (lambda g: _exchange(g["p"].output, 0, 1), "Split of 'p' is not there"),
+        (lambda g: g["r"].input.__setitem__(0, "d"), "If of 'r' reads ['d']"),
+        (
+            lambda g: g["r"].attribute[0].g.node[0].input.__setitem__(0, "q"),
+            "then_branch, Relu of 't1' reads ['q']",
+        ),
+        (
+            lambda g: g["k"].attribute[0].sparse_tensor.values.float_data.__setitem__(0, 0.75),
+            "Constant of 'k'",
+        ),
+        (lambda g: g["names"].string_data.__setitem__(0, b"cow"), "weight 'names' holds other texts"),
+    ],
+)
+def test_what_is_read_and_given(
+    change: Callable[[dict[str, Any]], object], named: str, tmp_path: Path
+) -> None:
+    proto = build(WIRED, 18).to_proto()
+    constant = next(node for node in proto.graph.node if node.op_type == "Constant")
+    values = helper.make_tensor("", TensorProto.FLOAT, [1], [0.5])
+    places = helper.make_tensor("", TensorProto.INT64, [1], [1])
+    constant.attribute.add(
+        name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR
+    ).sparse_tensor.CopyFrom(helper.make_sparse_tensor(values, places, [3]))
+    model = load(save(load(proto), tmp_path / "a.onnx"))
+    changed = proto_of(og.widen(model))
+    assert replay(model, load(changed)) == TO_THE_BIT
+    change(
+        {node.output[0]: node for node in changed.graph.node}
+        | {each.name: each for each in changed.graph.initializer}
+    )
+    found = replay(model, load(changed))
+    assert found is not None
+    assert found.same is False
+    assert named in found.told
 
 
 @pytest.mark.parametrize(("dtype", "same"), [(np.float32, True), (np.float64, True), (np.float16, False)])

@@ -248,13 +248,13 @@ def _declared(value: onnx.ValueInfoProto) -> Shape | None:
 
 
 def _has_other_values(old: Weight | None, new: Weight) -> bool:
-    """Whether a weight that kept its shape has other values, bit by bit, or those of another type; texts are not compared."""
+    """Whether a weight that kept its shape has other values, bit by bit, or those of another type."""
     if old is None or old is new or old.shape != new.shape:
         return False
     if old.dtype != new.dtype:
         return True
     if new.dtype == TensorProto.STRING:
-        return False
+        return bool((old.array() != new.array()).any())
     return any(not np.array_equal(before, after) for before, after in aligned(old, new))
 
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper
 
 from onnx_grow.errors import OnnxGrowError
@@ -58,12 +60,17 @@ def _replayed(original: Model, grown: Model, entries: Sequence[Mapping[str, Any]
     expected = original
     for plan in recorded(original, grown):
         expected = apply(expected, plan)
+    wires = _wires(expected), _wires(grown)
     expected, grown = flattened(expected), flattened(grown)
     found = diff(expected, grown)
     if apart := next(_of_structure(found, expected, grown), ""):
         why = _doubt(original, entries) or "it was changed since"
         return Replay(None, f"not compared with what its growth makes: {why} ({apart})")
-    faults = [*_of_attributes(found), *_of_weights(found.values, expected, grown)]
+    faults = [
+        *_of_attributes(found),
+        *_of_weights(found.values, expected, grown),
+        *_of_wires(*wires),
+    ]
     if not faults:
         rounded = (
             f" but for the last digits of {len(found.values)} weights" if found.values else ", to the bit"
@@ -97,14 +104,53 @@ def _of_structure(found: Difference, expected: Model, grown: Model) -> Iterator[
     for layer in found.layers:
         if layer.change != "changed":
             yield f"node {layer.name!r} was {layer.change}"
-        for change in (*layer.inputs, *(each for each in layer.attributes if not _is_value(each))):
-            yield f"{change.name} of {layer.operator} {layer.name!r} is {change.after}, not {change.before}"
+        for change in layer.attributes:
+            if not _is_value(change):
+                yield f"{change.name} of {layer.operator} {layer.name!r} is {change.after}, not {change.before}"
+    there, here = (
+        {name for node in model.skeleton.graph.node for name in node.output} for model in (expected, grown)
+    )
+    for name in sorted(there ^ here):
+        yield f"tensor {name!r} was {'removed' if name in there else 'added'}"
     for change in found.weights:
         yield f"weight {change.name!r} has shape {change.after}, not {change.before}"
     for name in found.values:
         was, now = (dtype_name(model.weights[name].dtype) for model in (expected, grown))
         if was != now:
             yield f"weight {name!r} is {now}, not {was}"
+
+
+def _of_wires(expected: Mapping[str, str], grown: Mapping[str, str]) -> Iterator[str]:
+    for place, said in expected.items():
+        if grown.get(place) != said:
+            yield f"{place} {grown.get(place, 'is not there')}, where the growth {said}"
+
+
+def _wires(model: Model) -> dict[str, str]:
+    """What a model says beside attributes and weights, wherever in it and in any order of its nodes: who reads and gives what."""
+    graph = model.skeleton.graph
+    wires = dict(_wires_of(graph, ""))
+    for tensor in graph.sparse_initializer:
+        wires[f"sparse weight {tensor.values.name!r}"] = _digest(tensor)
+    for function in model.skeleton.functions:  # calls that could not be written out
+        wires[f"function '{function.domain}.{function.name}'"] = _digest(function)
+    return wires
+
+
+def _wires_of(graph: onnx.GraphProto, where: str) -> Iterator[tuple[str, str]]:
+    taken = f"takes {[value.name for value in graph.input]} and " if where else ""
+    yield where or "the model", f"{taken}gives {[value.name for value in graph.output]}"
+    for node in graph.node:
+        place = f"{where}{', ' if where else ''}{node.op_type} of {next(filter(None, node.output), '')!r}"
+        sparse = [_digest(each.sparse_tensor) for each in node.attribute if each.HasField("sparse_tensor")]
+        yield place, " ".join([f"reads {list(node.input)} and gives {list(node.output)}", *sparse])
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _wires_of(attribute.g, f"{place}, {attribute.name}")
+
+
+def _digest(message: onnx.SparseTensorProto | onnx.FunctionProto) -> str:
+    return f"has the checksum {crc32(message.SerializeToString(deterministic=True)):08x}"
 
 
 def _is_value(change: Change) -> bool:
@@ -125,6 +171,8 @@ def _of_weights(names: Sequence[str], expected: Model, grown: Model) -> Iterator
 
 def _first(expected: Weight, found: Weight) -> str:
     """The first element that is another number, not one rounded otherwise; empty if there is none."""
+    if found.dtype == TensorProto.STRING:
+        return "holds other texts"
     native = helper.tensor_dtype_to_np_dtype(found.dtype)
     if found.nbytes != native.itemsize * int(np.prod(found.shape)):  # elements below one byte
         return "holds other values"
