@@ -61,7 +61,7 @@ class Screen:
         if self.quiet and not self.as_json:
             report.raise_if_failed()
         if not report.ok:
-            raise VerificationFailedError(verdict)
+            raise VerificationFailedError(verdict, hint=report.hint if report.is_edited else "")
 
     @contextmanager
     def progress(self, doing: str) -> Iterator[Advance]:

@@ -116,9 +116,8 @@ def verify(
     verification = Verification(original, grown, report, departure)
     _tell([(f"{original} -> {grown}", verification.to_json())], junit)
     screen.show(verification.to_json(), verification.view(verbose=screen.verbose))
-    if report.is_edited:
-        screen.end(report, f"{grown} is not what its growth made of {original}: {report.hint}")
-    screen.end(report, f"{grown} does not compute what {original} computes")
+    wrong = "is not what its growth made of {}" if report.is_edited else "does not compute what {} computes"
+    screen.end(report, f"{grown} {wrong.format(original)}")
 
 
 def _many(manifest: Path, jobs: int, junit: str | None, screen: Screen) -> None:
