@@ -595,6 +595,19 @@ def test_regression_learns_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "accuracy" not in Path("out/train.py").read_text()
 
 
+def test_weights_of_half_precision_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam's usual eps is zero there, and a gradient whose square is too makes NaN of 0 / 0."""
+    monkeypatch.chdir(tmp_path)
+    text = "(float[N, 6] x) => (float[N, 3] y) <float16[6, 3] w> { h = Cast <to = 10> (x) s = MatMul(h, w) y = Cast <to = 1> (s) }"
+    og.save(build(text), "model.onnx")
+    data = samples()
+    data["x"][:, 0] = 0  # a weight without any gradient
+    np.savez("data.npz", **data)
+    training.export(og.load("model.onnx"), "out")
+    assert train("--epochs", "2") == 0
+    assert "float16" in Path("out/recipe.yaml").read_text()
+
+
 # What must hold after growth
 
 

@@ -146,7 +146,7 @@ def check_learning(
     trial = copy.deepcopy(network).eval()  # in which it computes what the teacher does, without Dropout
     twins = _twins(trial)
     before = {name: array_of(tensor) for name, tensor in trial.state_dict().items()}
-    optimizer = torch.optim.Adam(trial.parameters())
+    optimizer = _optimizer(trial)
     reached = _stepped(trial, optimizer, loss, range(2))
     finite = all(bool(torch.isfinite(p).all()) for p in trial.parameters())
     device = next((p.device for p in trial.parameters()), torch.device("cpu"))
@@ -161,6 +161,12 @@ def check_learning(
         ),
         tuple(notes),
     )
+
+
+def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """Adam, whose usual eps is zero in half precision."""
+    half = any(parameter.dtype == torch.float16 for parameter in network.parameters())
+    return torch.optim.Adam(network.parameters(), eps=1e-4 if half else 1e-8)
 
 
 def _stepped(
@@ -246,7 +252,7 @@ def _expected(
 def _alive(teacher: Model, loss: Loss, device: torch.device) -> dict[str, Mask]:
     """Which elements of the teacher's parameters receive a gradient in the first step, at which both compute the same."""
     network = network_of(teacher, verify=False).to(device)
-    return _stepped(network, torch.optim.Adam(network.parameters()), loss, range(1))
+    return _stepped(network, _optimizer(network), loss, range(1))
 
 
 def _silent(reached: Mask, old: Mask | None = None) -> Mask:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnx_grow.errors import InvalidRequestError, OutputError
@@ -216,6 +216,11 @@ def notes(model: Model, *, remembers: bool = False) -> tuple[str, ...]:
             "The file holds no Dropout: exporters leave it out of a model in eval mode. If the teacher was trained with it,\n"
             "train on without, add noise of another kind (augmentation, weight decay), or export the teacher in training mode."
         )
+    if _is_half(model):
+        said.append(
+            "There are float16 weights: a step may be smaller than what they can tell apart. Where there is a float32 file\n"
+            "of the teacher, grow and train that one, and convert the result."
+        )
     if operators["BatchNormalization"]:
         said.append(
             f"{operators['BatchNormalization']} BatchNormalization: in training they use the statistics of the batch: take no small ones."
@@ -280,8 +285,15 @@ def _script(model: Model, loss: str | None, output: str | None) -> str:
     )
     inputs = ", ".join(interface(model).inputs)
     return environment.get_template("train.py.jinja").render(
-        inputs=inputs.replace("\\", " ").replace('"', "'"), loss=goal.loss, accuracy=goal.accuracy
+        inputs=inputs.replace("\\", " ").replace('"', "'"),
+        loss=goal.loss,
+        accuracy=goal.accuracy,
+        half=_is_half(model),
     )
+
+
+def _is_half(model: Model) -> bool:
+    return any(weight.dtype == TensorProto.FLOAT16 and weight.shape for weight in model.weights.values())
 
 
 def _goal(model: Model, loss: str | None, output: str | None) -> _Goal:
