@@ -142,6 +142,20 @@ def test_statistics_that_the_graph_computes_have_a_gradient():
     torch.testing.assert_close(network.w.grad, gradient, rtol=1e-3, atol=1e-4)
 
 
+def test_a_node_with_five_outputs_takes_the_statistics_of_the_batch():
+    """The weights that it normalises and those of its statistics are two tensors in some exports: training parts them."""
+    model = build(
+        """(float[4, 6] x) => (float[4, 6] y) <float[1, 6, 5] w, float[6, 5] v, float[6] s, float[6] b> {
+        mean = ReduceMean <axes = [1], keepdims = 0> (v) variance = ReduceMean <axes = [1], keepdims = 0> (v)
+        n, m2, v2, m3, v3 = BatchNormalization <momentum = 1.0> (w, s, b, mean, variance)
+        h = ReduceMean <axes = [0, 2], keepdims = 0> (n) y = Mul(x, h) }""",
+        opset=13,
+    )
+    network = bridge.load(model)
+    network.train()(torch.randn(4, 6)).sum().backward()
+    assert network.w.grad is not None
+
+
 def test_dropout_follows_the_mode():
     model = build(
         "(float[100, 100] x) => (float[100, 100] y) { r = Constant <value_float = 0.25> () y = Dropout(x, r) }"

@@ -33,26 +33,29 @@ def batch_normalization(
 ) -> Any:
     """Normalised by the running statistics, which in training follow those of the batch: new = momentum old + (1 - momentum) batch.
 
-    A node that the file has in training mode takes the statistics of the batch always, as ONNX Runtime does. Statistics that the graph
+    A node that the file has in training mode (before operator set 14: one of five outputs) takes the statistics of the batch always, as
+    ONNX Runtime does. Statistics that the graph
     computes, of standardised weights say, are no running ones: they are what it normalises by, and have a gradient.
     """
     if mean.ndim > 1:
         raise Unsupported("its statistics are of single elements, not of channels")
-    if mean.requires_grad or variance.requires_grad:
+    in_training = training_mode or outputs == 5
+    is_computed = mean.requires_grad or variance.requires_grad
+    if is_computed and not in_training:
         middle, spread, factor, shift = (
             each.reshape(-1, *(1,) * (x.ndim - 2)) for each in (mean, variance, scale, bias)
         )
         return (x - middle) * torch.rsqrt(spread + epsilon) * factor + shift
-    if not training and not training_mode:
+    if not training and not in_training:
         return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
-    if not training_mode or (training and outputs == 1):
+    if not in_training or (training and outputs == 1 and not is_computed):
         return F.batch_norm(x, mean, variance, scale, bias, True, 1 - momentum, epsilon)
     dims = [d for d in range(x.ndim) if d != 1]
     spread, middle = torch.var_mean(x.detach(), dims, correction=0)
     y = F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
     new_mean = mean * momentum + middle * (1 - momentum)
     new_variance = variance * momentum + spread * (1 - momentum)
-    if training:
+    if training and not is_computed:
         with torch.no_grad():
             mean.copy_(new_mean)
             variance.copy_(new_variance)
