@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from deepening import assert_identical
 from graphs import build, feeds, run
@@ -240,6 +241,31 @@ def test_everything_else_stays() -> None:
     assert {name for name in old if old[name] != new.get(name)} == {"y"}
     assert all((deep.weights[name].array() == weight.array()).all() for name, weight in model.weights.items())
     assert list(deep.weights)[: len(model.weights)] == list(model.weights)
+
+
+def test_shapes_that_onnx_runtime_calls_its_own_leave_it_their_names() -> None:
+    model = build(
+        """(float[2, 3, 4] x) => (float[2, 3, 5] y) <float[4, 6] v, float[6, 5] w, int64[2] gemm_input_shape = {6, 6},
+        int64[3] gemm_output_shape = {2, 3, 6}> {
+            a = MatMul(x, v) b = Tanh(a) f = Reshape(b, gemm_input_shape) g = Reshape(f, gemm_output_shape) y = MatMul(g, w) }"""
+    )
+    deep = deepen(model, scheme="residual-new")
+    assert {"gemm_input_shape_of_file", "gemm_output_shape_of_file"} <= deep.weights.keys()
+    inputs = {"x": np.ones((2, 3, 4), np.float32)}
+    session = onnxruntime.InferenceSession(
+        deep.to_proto().SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    np.testing.assert_allclose(session.run(None, inputs)[0], run(model, inputs)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_copies_read_such_shapes_under_their_other_names() -> None:
+    model = build(
+        """(float[2, 3, 4] x) => (float[2, 3, 4] y) <float[4, 6] v, float[6, 4] w, int64[2] gemm_input_shape = {6, 4},
+        int64[3] gemm_output_shape = {2, 3, 4}> {
+            f = Reshape(x, gemm_input_shape) a = MatMul(f, v) b = Tanh(a) c = MatMul(b, w) g = Reshape(c, gemm_output_shape)
+            y = Add(x, g) }"""
+    )
+    assert_identical(model, deepen(model, scheme="residual-copy"))
 
 
 def test_deepening_again_keeps_the_function_and_counts_the_names_on() -> None:

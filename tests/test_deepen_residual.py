@@ -440,6 +440,14 @@ def test_a_norm_between_branches_ends_where_the_next_begins() -> None:
     assert_identical(model, deepen(model, every=1))
 
 
+def test_a_cast_behind_the_sum_to_another_type_is_no_place_for_the_next_branch() -> None:
+    model = build(
+        """(float[N, 6] x) => (float[N, 6] y) <float16[6, 8] v, float16[8, 6] w> {
+        s = Cast <to = 10> (x) a = MatMul(s, v) b = Relu(a) c = MatMul(b, w) d = Add(s, c) y = Cast <to = 1> (d) }"""
+    )
+    assert_identical(model, deepen(model, scheme="residual-copy"))
+
+
 def test_outputs_and_subgraphs_see_the_longer_chain() -> None:
     model = build(
         "(float[N, 6] x, bool flag) => (float[N, 6] s, float[N, 6] y) <float[6, 6] w> { a = MatMul(x, w) s = "

@@ -75,6 +75,13 @@ def test_declared_shapes_are_corrected() -> None:
     }
 
 
+def test_the_declared_shape_of_a_constant_node_grows_with_its_value() -> None:
+    text = between("c = Constant <value = double[6] {1, 2, 3, 4, 5, 6}> () b = Add(a, c)")
+    proto = onnx.shape_inference.infer_shapes(build(text).to_proto())
+    assert "c" in {info.name for info in proto.graph.value_info}
+    onnx.checker.check_model(widen(load(proto)).to_proto(), full_check=True)
+
+
 def test_open_dimensions_stay_open_in_declarations() -> None:
     proto = build(between("b = Relu(a)")).to_proto()
     proto.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.DOUBLE, ["N", 6]))

@@ -266,6 +266,23 @@ def quantized_mixture(bits: int, block: int, fusion: int = 0, zeros: bool = Fals
     return Single("QMoE", operands, attributes, domain=MS, tolerance=1e-3)
 
 
+def product(swapped: tuple[int, int], moved: tuple[int, int]) -> Single:
+    """FusedMatMul of 2 x 4 by 4 x 5, three times, for operands that come with rows and columns, or rows and batch, swapped."""
+    (left, right), (first, second) = swapped, moved
+    shapes = []
+    for rows, columns, swap, ahead in ((2, 4, left, first), (4, 5, right, second)):
+        rows, columns = (columns, rows) if swap else (rows, columns)
+        shapes.append((rows, 3, columns) if ahead else (3, rows, columns))
+    attributes = {"transA": left, "transB": right, "transBatchA": first, "transBatchB": second}
+    return ms("FusedMatMul", [Computed(shape) for shape in shapes], **attributes)
+
+
+PRODUCTS = [
+    (product(swapped, moved), "m0 m0:2 m0:3 m1")
+    for swapped in ((0, 0), (0, 1), (1, 0), (1, 1))
+    for moved in ((0, 1), (1, 0), (1, 1))
+]
+
 EXPERTS = [
     *((mixture(activation), "m0:2 tested") for activation in ("relu", "gelu", "silu", "identity")),
     (mixture("swiglu", 1), "m0:2 tested"),
@@ -433,7 +450,7 @@ QUANTIZED = [
         )
         for x, last, axes in (
             ((2, 4, 3, 3), 0, "m0 m0:2 tested"),
-            ((2, 3, 3, 4), 1, "m0 m0:4 tested:3"),
+            ((2, 3, 3, 4), 1, "m0 m0:4 tested"),
         )
         for scale, zero in ((SCALE, np.uint8(100)), (scales(6), np.full(6, 100, np.uint8)))
     ),
@@ -604,7 +621,7 @@ OLD = [
     ),
 ]
 
-TABLE = [*OLD, *PLAIN, *NORMS, *STREAMS, *PACKED, *EXPERTS, *STREAMING, *QUANTIZED, *HEADS]
+TABLE = [*OLD, *PLAIN, *PRODUCTS, *NORMS, *STREAMS, *PACKED, *EXPERTS, *STREAMING, *QUANTIZED, *HEADS]
 
 
 @pytest.mark.parametrize(("single", "axes"), TABLE, ids=map(str, range(len(TABLE))))

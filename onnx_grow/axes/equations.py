@@ -2,7 +2,7 @@
 
 A rule is called with one `Node` and states equations between the dimensions of its inputs and outputs. It says
 
-- which dimensions are the same (`set`, `unify`), must keep their size (`freeze`) or take statistics (`uniform`);
+- which dimensions are the same (`set`, `unify`), must keep their size (`freeze`, `position`) or take statistics (`uniform`);
 - over which dimensions two operands are contracted (`contract`), so that the copies' contributions still sum to the original;
 - where indices are chosen by number (`choose`), and along which dimensions neighbours meet (`window`);
 - which attributes and shape inputs hold sizes, and of what (`size_attribute`, `size_input`), or depend on them (`tune`);
@@ -155,7 +155,7 @@ class Tuned:
 class Statements:
     """All that the rules have said of a graph.
 
-    `statistics` are the nodes that take some over a dimension.
+    `statistics` are the nodes that take some over a dimension, `positions` the dimensions along which channels repeat.
     `zeros` holds for each quantized input (node, input) the integer that stands for zero, None when there are several or it is
     not known.
     """
@@ -172,6 +172,7 @@ class Statements:
     statistics: list[tuple[int, Dim]] = field(default_factory=list)
     zeros: dict[tuple[int, int], int | None] = field(default_factory=dict)
     roles: list[tuple[Role, Dim]] = field(default_factory=list)
+    positions: list[Dim] = field(default_factory=list)
     inside: list[tuple[int, Dim]] = field(default_factory=list)
 
 
@@ -300,6 +301,11 @@ class Node:
         dim = axis(n)
         self.freeze(dim, reason)
         return dim
+
+    def position(self, dim: Dim, reason: str) -> None:
+        """Say that a dimension holds positions, not channels, and must keep its size; the node is named before the reason."""
+        self.freeze(dim, reason)
+        self._statements.positions.append(dim)
 
     def uniform(self, dim: Dim) -> None:
         """Say that statistics are taken over a dimension: every index of it needs the same number of copies."""

@@ -145,7 +145,7 @@ def _mark(node: Node, mark: str, dim: Dim) -> None:
     if mark == "~":
         node.uniform(dim)
     elif mark == "!":
-        node.freeze(dim, "keeps this dimension as it is")
+        node.position(dim, "keeps this dimension as it is")
 
 
 def _span(node: Node, names: Names, token: _Token, dims: Sequence[Dim]) -> None:
@@ -192,7 +192,8 @@ def _output(
             elif token.factors:
                 out.append(_product(node, token, n, names, known))
             elif token.mark == "!" and token.name not in names:
-                out.append(node.frozen(n, "computes this dimension from its positions, not its channels"))
+                out.append(axis(n))
+                node.position(out[-1], "computes this dimension from its positions, not its channels")
             else:
                 dim = names.setdefault(token.name, axis(n))
                 _mark(node, token.mark, dim)

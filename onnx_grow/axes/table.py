@@ -150,6 +150,8 @@ class _Tabulation:
         self.weights: dict[Axis, dict[str, int]] = {}
         self.holders: dict[Axis, set[int]] = {}
         self.roles: dict[Axis, set[str]] = {}
+        self.computed: set[Axis] = set()
+        self.positions = {leaf for dim in analysis.said.positions for leaf in leaves(dim)}
         self.summed: dict[int, set[Axis]] = {}
         self.leaves: dict[str, tuple[Axis, ...]] = {}
         for contraction in analysis.said.contractions:
@@ -171,9 +173,7 @@ class _Tabulation:
                 self.roles.setdefault(leaf, set()).add(role)
         named: dict[str, Axis] = {}
         for found in self.writers:
-            if found in self.weights and not (
-                found.size == 1 and found.frozen
-            ):  # which tells nobody anything
+            if found in self.weights and not (found.frozen and self._tells_nothing(found)):
                 named[self._name(found, named)] = found
         rows = tuple(self._row(name, found) for name, found in named.items())
         sizes = {name: n for weights in self.weights.values() for name, n in weights.items()}
@@ -213,6 +213,12 @@ class _Tabulation:
                 for leaf in leaves(dim):
                     self.weights.setdefault(leaf, {})[name] = elements
                     self.holders.setdefault(leaf, set()).add(index)
+                    if leaf not in summed:
+                        self.computed.add(leaf)
+
+    def _tells_nothing(self, found: Axis) -> bool:
+        """Whether nobody would take an axis for channels: there is but one, or they are positions that weights only sum over."""
+        return found.size == 1 or (found in self.positions and found not in self.computed)
 
     def _is_weight(self, index: int, i: int, name: str) -> bool:
         """Whether a constant is made of numbers rather than counts: floats, or integers that stand for some."""

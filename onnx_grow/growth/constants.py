@@ -27,11 +27,12 @@ class Refusal(Exception):
 
 
 class Constants:
-    """The constants that nodes of a draft read."""
+    """The constants that nodes of a draft read. `shapes` are those of Constant nodes that hold another value now."""
 
     def __init__(self, analysis: Analysis, draft: Draft) -> None:
         self.analysis = analysis
         self.draft = draft
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._replaced: set[str] = set()
 
     def weight(self, name: str) -> Weight:
@@ -54,6 +55,7 @@ class Constants:
             if name in self.draft.weights:
                 self.draft.weights[name] = weight
                 return
+            self.shapes[name] = weight.shape
             proto = self.draft.node(self.analysis.topology.producers[name])
             del proto.attribute[:]
             proto.attribute.append(

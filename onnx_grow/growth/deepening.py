@@ -29,6 +29,7 @@ from onnx_grow.growth.places import Place, Survey, Wishes, candidates, choose, s
 from onnx_grow.growth.provenance import provenance
 from onnx_grow.growth.residual import insert_residual
 from onnx_grow.model import Draft, Model, flattened, inlined, nested, unlisted
+from onnx_grow.model.walk import all_nodes
 from onnx_grow.shapes import Shapes
 from onnx_grow.shapes import infer as infer_shapes
 
@@ -277,7 +278,26 @@ def _applied(model: Model, plan: DeepenPlan, flow: Dataflow) -> Model:
                 insert_new_branch(draft, flow, layer, prefix)
             case _:
                 insert_parametric(draft, flow, layer, prefix)
-    return nested(fused(draft.freeze(provenance(model, plan.to_json()))))
+    return nested(fused(_renamed(draft.freeze(provenance(model, plan.to_json())))))
+
+
+_MADE_BY_RUNTIME = ("gemm_input_shape", "gemm_output_shape")
+"""What ONNX Runtime calls the shapes that it adds when it fuses a product with a sum, whether or not the file has them by then."""
+
+
+def _renamed(model: Model) -> Model:
+    """The model with other names for such initializers: ONNX Runtime would not load one that has them and a layer to fuse."""
+    inputs = {value.name for value in model.skeleton.graph.input}
+    taken = [name for name in _MADE_BY_RUNTIME if name in model.weights and name not in inputs]
+    if not taken:
+        return model
+    draft = Draft(model)
+    others = {name: draft.fresh_name(f"{name}_of_file") for name in taken}
+    for name, other in others.items():
+        draft.weights[other] = draft.weights.pop(name)
+    for node in all_nodes(draft.proto):
+        node.input[:] = [others.get(entry, entry) for entry in node.input]
+    return draft.freeze()
 
 
 def _calibrated(

@@ -562,14 +562,11 @@ class _Rewrite:
     def _value_infos(self) -> None:
         """Correct the shapes that the file declares of tensors inside the graph; what it leaves open or names stays open."""
         for info in self.draft.proto.graph.value_info:
-            new, old = self.sizes.shape(info.name), self.analysis.shapes.shape.get(info.name)
+            constant = info.name in self.analysis.constants
+            new = self.constants.shapes.get(info.name) if constant else self.sizes.shape(info.name)
+            old = self.analysis.shapes.shape.get(info.name)
             declared = info.type.tensor_type.shape.dim
-            if (
-                new is None
-                or old is None
-                or len(declared) != len(new)
-                or info.name in self.analysis.constants
-            ):
+            if new is None or old is None or len(declared) != len(new):
                 continue
             for dim, n, before in zip(declared, new, old, strict=True):
                 if n != before and dim.HasField("dim_value"):

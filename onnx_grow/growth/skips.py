@@ -316,16 +316,16 @@ def _tail(
     before = flow.producer(branch.source)
     own = "" if before is None or branch.source in totals else operator(flow.nodes[before])
 
+    def could_be_source(tensor: str) -> bool:
+        alike = shapes.dtype.get(tensor) == shapes.dtype.get(branch.source)
+        return alike and shapes.shape.get(tensor) == branch.shape
+
     def starts_branch(tensor: str) -> bool:
-        return tensor in sources and shapes.shape.get(tensor) == branch.shape
+        return tensor in sources and could_be_source(tensor)
 
     def ends_like_before(tensor: str) -> bool:
         index = flow.producer(tensor)
-        return (
-            index is not None
-            and shapes.shape.get(tensor) == branch.shape
-            and operator(flow.nodes[index]) == own
-        )
+        return index is not None and could_be_source(tensor) and operator(flow.nodes[index]) == own
 
     ends = (enclosed(flow, branch.total, _TAIL, is_end) for is_end in (starts_branch, ends_like_before))
     inside = next(filter(None, ends), [])

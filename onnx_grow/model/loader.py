@@ -17,6 +17,7 @@ from onnx_grow.model.checks import check
 from onnx_grow.model.external import DataFolder, mapped
 from onnx_grow.model.model import Model
 from onnx_grow.model.names import quoted
+from onnx_grow.model.sorting import sort
 from onnx_grow.model.walk import tensors
 from onnx_grow.model.weights import (
     DATA_FIELDS,
@@ -47,9 +48,9 @@ def load(
 
     Values are memory-mapped, whether they lie in the file itself or in files beside it. External data must
     lie in the model's own folder and may not be reached through links that leave it, unless `allow_symlinks`
-    says so (the layout of the Hugging Face cache). Raises InvalidModelError for anything that is not a sound
-    ONNX model: not protobuf, incomplete, values that do not fit their shape, a graph that is cyclic or not
-    sorted, names used twice. Graphs may be nested 32 deep, have 2,000,000 entries and tensors of 64 dimensions.
+    says so (the layout of the Hugging Face cache). Nodes that are out of order are sorted. Raises InvalidModelError for anything
+    that is not a sound ONNX model: not protobuf, incomplete, values that do not fit their shape, a graph that is cyclic,
+    names used twice. Graphs may be nested 32 deep, have 2,000,000 entries and tensors of 64 dimensions.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(os.path.abspath(source))
@@ -84,6 +85,7 @@ def _read(
     data: memoryview, folder: DataFolder, what: str, path: Path | None, place: Place | None = None
 ) -> Model:
     skeleton, spans = _parse(data, what)
+    sort(skeleton)
     check(skeleton)
     weights: dict[str, Weight] = {}
     for initializer, span in zip(skeleton.graph.initializer, spans, strict=True):

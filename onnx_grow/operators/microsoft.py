@@ -6,18 +6,14 @@ Each is several operators in a row, and its rule what theirs say together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from onnx_grow.axes.algebra import Dim, axis, concat, size
-from onnx_grow.axes.equations import Node, Rule, Unsupported, unsupported
+from onnx_grow.axes.equations import Node, Rule, unsupported
 from onnx_grow.axes.signature import Signature, broadcast
 from onnx_grow.operators.contraction import gemm
 from onnx_grow.operators.elementwise import addition
 
-_MATMUL = {
-    (a, b): Signature(f"{left}, {right} -> ... m n")
-    for a, left in ((0, "... m /k"), (1, "... /k m"))
-    for b, right in ((0, "... /k n"), (1, "... n /k"))
-}
 _GEMM_GELU = Signature("... m /k, /k n, n -> ... m n")
 _NHWC_CONV = Signature("N !* (g i), (g o) /i !*, (g o) -> N !* (g o)", {"group": "g"})
 _GROUP = {
@@ -36,13 +32,24 @@ _ENGRAM = Signature("N T s ~d, N T s d, N T d, s d, s d, s d -> N T s d")
 
 
 def matmul(node: Node) -> None:
-    """A matrix product with a factor; either operand may come transposed."""
-    if node.attribute("transBatchA", 0) or node.attribute("transBatchB", 0):
-        raise Unsupported("it transposes what it multiplies one by one")
-    names = _MATMUL[node.attribute("transA", 0), node.attribute("transB", 0)](node)
+    """A matrix product with a factor; either operand may come transposed, the first of its dimensions behind those of the batch, too."""
+    turned = [bool(node.attribute(name, 0)) for name in ("transA", "transB", "transBatchA", "transBatchB")]
+    names = _matmul(*turned, len(node.input(0)) - 2)(node)
     if not any(node.constant):
         for name, dim in names.items():
-            node.role("heads" if name.startswith("...") else "head_dim", dim)
+            node.role("heads" if name.startswith(("...", "batch")) else "head_dim", dim)
+
+
+@cache
+def _matmul(left: bool, right: bool, first: bool, second: bool, rank: int) -> Signature:
+    """The signature of a product whose operands have their first dimension moved behind a batch of `rank`, then the last two swapped."""
+    batch = " ".join(f"batch{k}" for k in range(rank)) if first or second else "..."
+
+    def operand(row: str, column: str, swapped: bool, ahead: bool) -> str:
+        row, column = (column, row) if swapped else (row, column)
+        return f"{row} {batch} {column}" if ahead else f"{batch} {row} {column}"
+
+    return Signature(f"{operand('m', '/k', left, first)}, {operand('/k', 'n', right, second)} -> {batch} m n")
 
 
 def nhwc_conv(node: Node) -> None:
