@@ -146,11 +146,35 @@ def test_products_with_large_matrices_are_computed_in_pieces(
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
 
 
-def test_a_matrix_turned_for_more_than_products_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "LARGE", 0)
-    model = build(TIED.replace("y = MatMul(a, turned)", "y = MatMul(a, turned) shape = Shape(turned)"))
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("y = MatMul(a, turned)", "y = MatMul(a, turned) shape = Shape(turned)"),
+        (
+            "turned = Transpose(table) y = MatMul(a, turned)",
+            "same = Transpose <perm = [0, 1]> (v) y = MatMul(a, same)",
+        ),
+        ("y = MatMul(a, turned)", "c = MatMul(v, turned) y = MatMul(a, c)"),
+        (
+            "y = MatMul(a, turned)",
+            """no = Constant<value = bool {0}>() y = If(no) <then_branch = t () => (float[N, 3, 50] p) { p = MatMul(a, turned) },
+            else_branch = f () => (float[N, 3, 50] q) { r = MatMul(a, turned) q = Neg(r) }>""",
+        ),
+        ("beta = 3.0>(rows, w, bias)", "beta = 0.0>(rows, w, endless)"),
+    ],
+    ids=["its shape is read", "it is not turned", "by a weight", "in a branch", "a bias that counts nothing"],
+)
+def test_what_is_not_a_plain_product_is_computed_as_ever(
+    said: str, instead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TIED.replace("> {", ", float[30] endless> {", 1).replace(said, instead)
+    model = build(text, endless=np.full(30, np.inf, np.float32))
     ids = {"ids": np.array([[1, 2, 49]])}
-    assert run_in_float64(model, ids)["y"].shape == (1, 3, 50)
+    expected = run_in_float64(model, ids)
+    monkeypatch.setattr(pieces, "LARGE", 0)
+    found = run_in_float64(model, ids)
+    for name in "yz":
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
 
 
 @pytest.mark.usefixtures("scarce")

@@ -20,7 +20,9 @@ from verifying import build
 import onnx_grow as og
 from onnx_grow.cli import main
 from onnx_grow.growth import provenance
+from onnx_grow.growth.correspondence import replayed
 from onnx_grow.growth.difference import aligned
+from onnx_grow.growth.inheritance import inheritances
 from onnx_grow.model import HISTORY, Inline, Model, load, save
 from onnx_grow.training import tuned
 from onnx_grow.training.exchange import exported_tensors
@@ -204,6 +206,16 @@ def test_growths_by_other_versions_are_not_judged(original: Model, key: str) -> 
     assert found.same is None
     assert "but it was grown by onnx-grow" in found.told
     assert "other" in found.told
+
+
+def test_a_record_that_makes_no_sense_is_refused(original: Model) -> None:
+    def nonsense(entries: list) -> None:
+        entries[0]["plan"]["axes"][0]["size"] = -0.5
+
+    forged = with_history(og.widen(original), nonsense)
+    for follow in (replayed, inheritances):
+        with pytest.raises(og.InvalidRequestError):
+            follow(original, forged)
 
 
 def test_another_file_as_the_original_is_not_judged(original: Model, tmp_path: Path) -> None:

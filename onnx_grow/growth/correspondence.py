@@ -6,7 +6,8 @@ It follows from the original and the plans that a grown file records (`onnx_grow
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from onnx_grow.growth.rewrite import draw_maps
 from onnx_grow.growth.widening import analyse, apply_widen
 from onnx_grow.model import Model
 
-__all__ = ["GrowthMap", "lists", "recorded", "replayed"]
+__all__ = ["GrowthMap", "lists", "making_sense", "recorded", "replayed"]
 
 GrowthMap = dict[str, tuple[Indices | None, ...]]
 """By tensor and dimension, for every new index the old one it stands for, -1 where it stands for none; None where nothing grew."""
@@ -33,14 +34,22 @@ def recorded(original: Model, grown: Model) -> tuple[WidenPlan | DeepenPlan, ...
 
     Raises InvalidRequestError where what it records cannot be read.
     """
-    try:
+    with making_sense():
         return tuple(_plan(entry["plan"]) for entry in continued(original, grown) or ())
-    except (KeyError, TypeError, AttributeError) as error:
+
+
+@contextmanager
+def making_sense() -> Iterator[None]:
+    """Raise InvalidRequestError where following a record stumbles: anybody may have written it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InvalidRequestError(
-            "the grown model records its growth in a way that cannot be read"
+            f"the grown model records its growth in a way that cannot be read: {error}"
         ) from error
 
 
+@making_sense()
 def replayed(original: Model, grown: Model) -> tuple[Model, GrowthMap]:
     """What the growth that `grown` records makes of `original`, and the map of the tensors that both have.
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
-from onnx_grow.growth.correspondence import recorded
+from onnx_grow.growth.correspondence import making_sense, recorded
 from onnx_grow.growth.deepen_plan import DeepenPlan
 from onnx_grow.growth.deepening import apply_deepen
 from onnx_grow.growth.recipes import Grown, Scale, Share
@@ -102,6 +102,7 @@ def inheritances(original: Model, grown: Model) -> dict[str, Inheritance]:
 _HINT = "give the file that was grown; 'onnx-grow diff ORIGINAL GROWN' shows what the two have in common"
 
 
+@making_sense()
 def _replayed(original: Model, grown: Model) -> tuple[Model, dict[str, Inheritance]]:
     """What the recorded growth makes of the original, and what each of its weights inherits."""
     model = original

@@ -64,11 +64,21 @@ class Pieces:
     def _put_off(self, node: onnx.NodeProto) -> Sequence[Any] | None:
         """Remember a matrix that is transposed for products alone; there is no result."""
         read = [n for n in all_nodes(self.model.skeleton) if node.output[0] in n.input]
-        alone = all(n.op_type == "MatMul" and n.input[0] != node.output[0] for n in read)
-        if self._large(node.input[0]) is None or not alone or _is_result(self.model, node.output[0]):
+        multiplied = [n for n in self.model.skeleton.graph.node if self._multiplies(n, node.output[0])]
+        turned = all(list(a.ints) == [1, 0] for a in node.attribute if a.name == "perm")
+        alone = len(read) == len(multiplied) and not _is_result(self.model, node.output[0])
+        if self._large(node.input[0]) is None or not turned or not alone:
             return None
         self.turned[node.output[0]] = node.input[0]
         return []
+
+    def _multiplies(self, node: onnx.NodeProto, name: str) -> bool:
+        """Whether a node multiplies something computed with a tensor."""
+        return (
+            node.op_type == "MatMul"
+            and node.input[1] == name != node.input[0]
+            and node.input[0] not in self.model.weights
+        )
 
     def _multiplied(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> Array | None:
         name, x = node.input[1], values.get(node.input[0])
@@ -80,9 +90,10 @@ class Pieces:
             x = x.T
         product = _times(x, weight, bool(settings.get("transB")) or name in self.turned)
         product *= settings.get("alpha", 1.0)
-        for bias in filter(None, node.input[2:]):
+        beta = settings.get("beta", 1.0)
+        for bias in filter(None, node.input[2:] if beta else ()):
             added = values[bias] if bias in values else self.model.weights[bias].array()
-            product = product + settings.get("beta", 1.0) * added
+            product = product + beta * added
         return product
 
     def _large(self, name: str) -> Weight | None:
