@@ -932,6 +932,16 @@ class TestPipesAndTerminals:
         assert (b"\x1b[1;32mequal" in shown) is not plain
         assert bool(re.search(rb"\x1b\[[\d;]*m", shown)) is not plain
 
+    def test_progress_tells_bytes(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(screen, "is_terminal", lambda stream: True)
+        for name, value in (("COLUMNS", "100"), ("FORCE_COLOR", "1"), ("TERM", "xterm")):
+            monkeypatch.setenv(name, value)
+        with screen.Screen("widen").progress("writing") as advance:
+            advance(2_500_000_000, 8_000_000_000)
+        assert "2.5 GB of 8.0 GB" in capsys.readouterr().err
+
     def test_quiet_says_nothing(self, folder: Path) -> None:
         result = run("widen", "model.onnx", "-q")
         assert (result.exit_code, result.output) == (0, "")

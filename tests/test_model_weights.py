@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import mmap
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_grow.model import Inline, Stored, Typed, Weight, dtype_name, raw_length
+from onnx_grow.model import Inline, Stored, Typed, Weight, dtype_name, load, raw_length, rows_of
 from onnx_grow.model.weights import CHUNK, typed_length
 
 STRING = TensorProto.STRING
@@ -88,3 +91,29 @@ def test_types_without_raw_bytes_are_refused() -> None:
 def test_values_that_lie_apart_in_memory_are_written_in_order():
     apart = np.arange(12, dtype=np.float32).reshape(3, 4)[::-1, 1:2]
     assert b"".join(map(bytes, Inline.of(apart).chunks())) == apart.tobytes()
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="the system takes no advice")
+def test_rows_of_a_mapped_weight_are_asked_for_at_once(tmp_path: Path) -> None:
+    values = np.arange(30_000, dtype=np.float32).reshape(300, 100)
+    proto = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("MatMul", ["x", "w"], ["y"])],
+            "g",
+            [helper.make_tensor_value_info("x", 1, [1, 300])],
+            [helper.make_tensor_value_info("y", 1, [1, 100])],
+            [numpy_helper.from_array(values, "w")],
+        ),
+        ir_version=8,
+    )
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    weight = load(tmp_path / "m.onnx").weights["w"]
+    assert isinstance(weight, Stored)
+    asked: list[tuple[int, int]] = []
+    expect = Stored.expect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stored, "expect", lambda self, *span: (asked.append(span), expect(self, *span)))
+        rows = rows_of(weight)
+        for index in ([7, 8, 9], [299], [3, 1], []):
+            np.testing.assert_array_equal(rows(np.array(index, np.int64)), values[index])
+    assert asked == [(2800, 1200), (119600, 400)]

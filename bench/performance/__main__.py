@@ -1,11 +1,12 @@
 """What growing costs, as ratios to what others take for the same in the same run.
 
-    python bench/performance [--gigabytes 1] [--type float16] [--folder DIR] [--repeat 3]
+    python bench/performance [--gigabytes 1] [--type float16] [--cold] [--folder DIR] [--repeat 3]
 
-Load, widen and save a decoder, next to `cp` of the grown files and to `onnx.load` + `onnx.save` of the grown model, with the most memory
-that is not mapped from a file; analysis per node of ever longer networks; and, where torch, torchvision and torch_pruning are installed,
-analysis next to the graph that Torch-Pruning builds of the same architecture. Every figure is the least of the repeats, by the clock and in
-processor time, each of a process of its own; files are warm.
+Load, widen and save a decoder, next to `cp` of the grown files, with and without waiting until they are on the disk as we do, and to
+`onnx.load` + `onnx.save` of the grown model, with the most memory that is not mapped from a file; analysis per node of ever longer
+networks; and, where torch, torchvision and torch_pruning are installed, analysis next to the graph that Torch-Pruning builds of the same
+architecture. Every figure is the least of the repeats, by the clock and in processor time, each of a process of its own; what is read is
+in the system's cache, or with --cold is not.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ ARCHITECTURES = ("resnet50", "densenet121", "swin_t", "vit_b_16")
 @click.command(help=__doc__)
 @click.option("--gigabytes", default=1.0, show_default=True, help="Weights of the decoder before it grows.")
 @click.option("--type", "kind", default="float16", show_default=True, help="float16, bfloat16 or float32.")
+@click.option("--cold", is_flag=True, help="What is read is not in the system's cache.")
 @click.option("--most", default=SIZES[-1], show_default=True, help="Nodes of the longest network.")
 @click.option("--repeat", default=3, show_default=True)
 @click.option(
@@ -42,7 +44,13 @@ ARCHITECTURES = ("resnet50", "densenet121", "swin_t", "vit_b_16")
 )
 @click.option("--only", type=click.Choice(["growing", "analysis", "torch"]), multiple=True)
 def main(
-    gigabytes: float, kind: str, most: int, repeat: int, folder: Path | None, only: tuple[str, ...]
+    gigabytes: float,
+    kind: str,
+    cold: bool,
+    most: int,
+    repeat: int,
+    folder: Path | None,
+    only: tuple[str, ...],
 ) -> None:
     """Print everything."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -50,14 +58,14 @@ def main(
     click.echo(f"{os.cpu_count()} cores, {memory:.0f} GB, Python {platform.python_version()}, {versions}\n")
     if not only or "growing" in only:
         with tempfile.TemporaryDirectory(dir=folder) as name:
-            growing(Path(name), gigabytes, kind, repeat)
+            growing(Path(name), gigabytes, kind, "cold" if cold else "warm", repeat)
     if not only or "analysis" in only:
         analysis([size for size in SIZES if size <= most], repeat)
     if not only or "torch" in only:
         beside_torch_pruning(repeat)
 
 
-def growing(folder: Path, gigabytes: float, kind: str, repeat: int) -> None:
+def growing(folder: Path, gigabytes: float, kind: str, cache: str, repeat: int) -> None:
     """Every hidden axis of a decoder twice as wide."""
     import decoder
     from onnx import load as read
@@ -65,23 +73,33 @@ def growing(folder: Path, gigabytes: float, kind: str, repeat: int) -> None:
     source, grown = folder / "decoder.onnx", folder / "grown.onnx"
     shape = decoder.Shape.of(gigabytes * 1e9 / decoder.TYPES[kind][1].itemsize)
     decoder.write(source, shape, kind)
-    ours = best(repeat, "grow", source, grown)
+    ours = best(repeat, "grow", source, grown, cache)
     tensors = read(grown, load_external_data=False).graph.initializer
     largest = max(int(e.value) for t in tensors for e in t.external_data if e.key == "length")
-    copy = best(repeat, "copy", grown, folder / "copy.onnx")
-    theirs = best(min(repeat, 2), "onnx", grown, folder / "again.onnx")
+    copy = best(repeat, "copy", grown, folder / "copy.onnx", cache)
+    synced = best(repeat, "copy and sync", grown, folder / "copy.onnx", cache)
+    _remove(str(folder / "copy.onnx"))
+    theirs = best(min(repeat, 2), "onnx", grown, folder / "again.onnx", cache)
     size = Path(f"{grown}.data").stat().st_size
     click.echo(
-        f"{kind} decoder, {Path(f'{source}.data').stat().st_size / 1e9:.2f} GB -> {size / 1e9:.2f} GB, hidden axes twice as wide"
+        f"{kind} decoder, {Path(f'{source}.data').stat().st_size / 1e9:.2f} GB -> {size / 1e9:.2f} GB, "
+        f"hidden axes twice as wide, {cache} files"
     )
     click.echo(f"{'':26} {'seconds':>8} {'processor':>10} {'anonymous memory':>18}")
-    for name, figures in (("load, widen, save", ours), ("cp", copy), ("onnx.load + onnx.save", theirs)):
+    rows = (
+        ("load, widen, save", ours),
+        ("cp", copy),
+        ("cp and sync", synced),
+        ("onnx.load + onnx.save", theirs),
+    )
+    for name, figures in rows:
         click.echo(
             f"{name:26} {figures['wall']:8.2f} {figures['cpu']:10.2f} {figures['memory'] / 1e6:15.0f} MB"
         )
-    click.echo(
-        f"over cp: {ours['wall'] / copy['wall']:.2f} by the clock, {ours['cpu'] / copy['cpu']:.2f} in processor time"
-    )
+    for name, figures in rows[1:3]:
+        click.echo(
+            f"over {name}: {ours['wall'] / figures['wall']:.2f} by the clock, {ours['cpu'] / figures['cpu']:.2f} in processor time"
+        )
     click.echo(
         f"onnx over ours: {theirs['wall'] / ours['wall']:.2f} by the clock, {theirs['cpu'] / ours['cpu']:.2f} in processor time"
     )
@@ -171,26 +189,31 @@ def anonymous() -> int:
     return int(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) << 10
 
 
-def grow(source: str, target: str) -> dict[str, float]:
+def grow(source: str, target: str, cache: str) -> dict[str, float]:
     from chains import chain
 
     import onnx_grow as og
 
     og.widen(og.load(chain("MLP", 3).SerializeToString()))  # loads modules, which is not what is measured
-    _remove(target)
+    _prepare(source, target, cache)
     return measured(lambda: og.save(og.widen(og.load(source), kind="hidden"), target))
 
 
-def copy(source: str, target: str) -> dict[str, float]:
-    _remove(target)
-    pairs = [(f"{source}{end}", f"{target}{end}") for end in ("", ".data")]
-    return measured(lambda: [subprocess.run(["cp", *pair], check=True) for pair in pairs])
+def copy(source: str, target: str, cache: str, *then: str) -> dict[str, float]:
+    _prepare(source, target, cache)
+    commands = [["cp", f"{source}{end}", f"{target}{end}"] for end in ("", ".data")]
+    commands += [[*then, f"{target}{end}"] for end in ("", ".data") if then]
+    return measured(lambda: [subprocess.run(command, check=True) for command in commands])
 
 
-def load_and_save(source: str, target: str) -> dict[str, float]:
+def copy_and_sync(source: str, target: str, cache: str) -> dict[str, float]:
+    return copy(source, target, cache, "sync")
+
+
+def load_and_save(source: str, target: str, cache: str) -> dict[str, float]:
     import onnx
 
-    _remove(target)
+    _prepare(source, target, cache)
 
     def both() -> None:
         onnx.save(onnx.load(source), target, save_as_external_data=True, location=f"{Path(target).name}.data")
@@ -248,6 +271,18 @@ def graph(name: str) -> dict[str, float]:
     return {"ours": ours, "theirs": time.process_time() - start, "nodes": len(model.skeleton.graph.node)}
 
 
+def _prepare(source: str, target: str, cache: str) -> None:
+    """Bring a model into the system's cache or out of it, and remove what an earlier run wrote."""
+    _remove(target)
+    for end in ("", ".data"):
+        with open(f"{source}{end}", "rb", buffering=0) as file:
+            os.fsync(file.fileno())
+            if cache == "cold":
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while cache == "warm" and file.read(1 << 22):
+                pass
+
+
 def _remove(target: str) -> None:
     for end in ("", ".data"):
         Path(f"{target}{end}").unlink(missing_ok=True)
@@ -256,6 +291,7 @@ def _remove(target: str) -> None:
 TASKS: dict[str, Callable[..., dict[str, float]]] = {
     "grow": grow,
     "copy": copy,
+    "copy and sync": copy_and_sync,
     "onnx": load_and_save,
     "chain": walk,
     "torch": graph,

@@ -70,13 +70,19 @@ class Screen:
             yield lambda done, total: None
             return
         from rich.console import Console
+        from rich.filesize import decimal
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        shown = (TextColumn(text) for text in ("{task.description}", "{task.fields[size]}"))
+        columns = SpinnerColumn(), next(shown), BarColumn(), next(shown), TimeElapsedColumn()
         console = Console(stderr=True, color_system=_colours())
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(doing, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(doing, total=None, size="")
+
+            def advance(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total, size=f"{decimal(done)} of {decimal(total)}")
+
+            yield advance
 
 
 def is_terminal(stream: TextIO | None) -> bool:
