@@ -49,6 +49,19 @@ def test_parts_of_any_bits_sum_exactly(dtype: type, data: st.DataObject) -> None
         assert min(p * v, r * v) >= 0
 
 
+@pytest.mark.parametrize("dtype", TYPES[:2], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("left", [2, 3, 7])
+def test_parts_of_all_numbers_of_16_bits_sum_exactly(dtype: type, left: int) -> None:
+    values = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+    values = values[np.isfinite(values)]
+    wide = values.astype(np.float64)
+    for seed in range(3):
+        drawn = np.random.default_rng(seed).integers(0, 1 << 16, values.size)
+        piece, rest = (part.astype(np.float64) for part in halves(values, left, drawn))
+        np.testing.assert_array_equal(piece + rest, wide)
+        assert (np.maximum(abs(piece), abs(rest)) <= abs(wide)).all()
+
+
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda d: np.dtype(d).name)
 @pytest.mark.parametrize("left", range(2, 12))
 def test_the_part_is_about_one_in_so_many(dtype: type, left: int) -> None:
