@@ -82,7 +82,7 @@ def quantized_mixture(
     block_size: int = 0,
     **mixing: Any,
 ) -> Tensor:
-    """QMoE: the same with packed weights."""
+    """QMoE: the same with packed weights; the odds of the chosen experts add up to one, whatever the attribute says, as in ONNX Runtime."""
 
     def matrix(packed: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
         blocks = scales if scales.ndim == 3 else scales.unsqueeze(-1)
@@ -91,7 +91,9 @@ def quantized_mixture(
 
     one, two = matrix(first, scales1, zeros1), matrix(second, scales2, zeros2)
     three = None if third is None or scales3 is None else matrix(third, scales3, zeros3)
-    return mixture(x, router, one, bias1, two, bias2, three, bias3, **mixing)
+    return mixture(
+        x, router, one, bias1, two, bias2, three, bias3, **{**mixing, "normalize_routing_weights": 1}
+    )
 
 
 def _layer(tokens: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
