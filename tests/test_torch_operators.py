@@ -267,6 +267,12 @@ def test_rounding_on_the_way_passes_the_gradient_where_nothing_is_cut_off() -> N
     assert torch.equal(weight.grad, expected)
 
 
+def test_one_number_is_gathered_from_a_vector() -> None:
+    found = TABLE["", "Gather"](torch.tensor([3.0, 5.0]), torch.tensor(-1))
+    assert found.shape == ()
+    assert found == 5
+
+
 def test_texts_are_given_as_arrays() -> None:
     model = build(
         """(float[2, 3] x) => (string[1, 2] label, float[2, 3] y) <float[3, 3] w, string[3] names> {

@@ -21,7 +21,7 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     if indices.ndim == 1:
         return x.index_select(axis, places)
     y = x.index_select(axis, places.reshape(-1))
-    return y.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return y.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
