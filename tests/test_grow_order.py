@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from graphs import build, feeds, pictured, run
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 
 import onnx_grow as og
 from onnx_grow.growth.correspondence import replayed
@@ -87,3 +89,15 @@ def _with(model: Model, name: str, value: np.ndarray) -> Model:
     (found,) = (tensor for tensor in proto.graph.initializer if tensor.name == name)
     found.raw_data = value.tobytes()
     return og.load(proto)
+
+
+def test_lists_are_valid_where_constants_have_to_be_nodes_that_hold_floating_point_numbers() -> None:
+    proto = build(pictured("b = LRN <size=3> (a)"), 7).to_proto()
+    proto.ir_version = 3
+    for tensor in proto.graph.initializer:
+        proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    model = og.load(proto)
+    grown = og.widen(model, factor=2)
+    onnx.checker.check_model(grown.to_proto(), full_check=True)
+    inputs = feeds(model)
+    np.testing.assert_allclose(run(grown, inputs)[0], run(model, inputs)[0], rtol=1e-4, atol=1e-6)

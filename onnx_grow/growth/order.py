@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnx_grow.axes.algebra import Axis, Indices, Maps, index_map, leaves, resolve
 from onnx_grow.axes.inference import Analysis
@@ -92,7 +92,7 @@ def insert_rounds(
     name, result = analysis.topology.proto(node).input[0], proto.output[0]
 
     def gather(source: str, indices: Indices, output: str) -> None:
-        order = constants.add(f"{output}_order", indices.astype(np.int64))
+        order = _listed(constants, node, f"{output}_order", indices, behind=output == result)
         made = helper.make_node(
             "Gather", [source, order], [output], draft.fresh_name(f"{output}_Gather"), axis=position
         )
@@ -112,3 +112,18 @@ def insert_rounds(
     proto.input[0] = rowed
     proto.output[0] = draft.fresh_name(f"{result}_rounds")
     gather(proto.output[0], back, result)
+
+
+def _listed(constants: Constants, node: int, name: str, indices: Indices, *, behind: bool) -> str:
+    """A constant of indices for a node inserted before node `node`, or `behind` it.
+
+    Where constants have to be nodes, and those hold floating-point numbers only, they are cast.
+    """
+    draft, model = constants.draft, constants.analysis.model
+    if model.skeleton.ir_version >= 4 or model.opset >= 9:
+        return constants.add(name, indices.astype(np.int64))
+    cast = draft.fresh_name(f"{name}_cast")
+    numbers = constants.add(name, indices.astype(np.float64))
+    made = helper.make_node("Cast", [numbers], [cast], draft.fresh_name(f"{cast}_Cast"), to=TensorProto.INT64)
+    (draft.insert_after if behind else draft.insert_before)(node, made)
+    return cast

@@ -177,11 +177,12 @@ def _by_reference(
     from onnx.reference import ReferenceEvaluator
 
     from onnx_grow.verification.convolution import Conv
+    from onnx_grow.verification.neighbours import LRN
 
     if model is None:
         evaluator = ReferenceEvaluator(node, opsets={opset.domain: opset.version for opset in opsets})
     else:
-        evaluator = ReferenceEvaluator(model, new_ops=[Conv])
+        evaluator = ReferenceEvaluator(model, new_ops=[Conv, LRN])
     return _placed(node, evaluator.run(None, dict(values)))
 
 
