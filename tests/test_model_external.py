@@ -115,6 +115,12 @@ def test_locations_outside_the_folder_are_refused(folder: Path, location: str) -
     assert "not in the model's folder" in refused(folder)
 
 
+def test_a_location_that_is_no_text_is_refused(folder: Path) -> None:
+    file = folder / "model.onnx"
+    file.write_bytes(file.read_bytes().replace(b"weights.bin", b"weight\xff.bin"))
+    assert "whose name is no text" in refused(folder)
+
+
 def test_a_location_may_lie_deeper(folder: Path) -> None:
     (folder / "data").mkdir()
     (folder / "weights.bin").rename(folder / "data" / "weights.bin")

@@ -38,6 +38,10 @@ class DataFolder:
         """The bytes of an external tensor that needs `nbytes` of them, and where they lie. Raises InvalidModelError."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
+        if not isinstance(location, str):  # protobuf hands out bytes where they are no text
+            raise InvalidModelError(
+                f"tensor {quoted(tensor.name)} has external data in a file whose name is no text"
+            )
         offset = _number(tensor, entries, "offset", 0)
         length = _number(tensor, entries, "length", nbytes)
         if length != nbytes:
