@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,52 @@ class TestManifest:
         assert result.exit_code == 2
         assert "1 of 2 pairs equal" in result.stdout
         assert "nothing.onnx does not exist" in result.stdout
+        assert result.stderr == "error: 1 of 2 pairs could not be compared\n"
+
+    def test_every_pair_says_how_much_its_verdict_is_worth(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+        og.save(og.widen(og.load("a.onnx")), "grown.onnx")
+        og.save(build(NET.replace("x)", "z)").replace("(x,", "(z,")), "foreign.onnx")
+        pairs = listed(
+            {"original": "a.onnx", "grown": "grown.onnx", "name": "recorded"},
+            {**DIFFERENT, "name": "loose", "max_error": 0.1},
+            {**DIFFERENT, "name": "looser", "tolerance": 1e6},
+            {**EQUAL, "grown": "a.onnx", "name": "itself"},
+            {**EQUAL, "grown": "foreign.onnx", "name": "foreign"},
+            {**EQUAL, "grown": "wid.onnx", "name": "missing"},
+            seeds=2,
+            provider="cpu",
+        )
+        result = run("verify", "--manifest", pairs, "--junit", "out.xml", "--html", "page.html")
+        rows = {line.split()[0]: line.split() for line in result.stdout.splitlines()[1:7]}
+        assert rows["recorded"][1] == "equal"
+        assert rows["recorded"][-4:-1] == ["yes", "2", "-"]
+        assert (rows["loose"][1:3], rows["loose"][4]) == (["within", "0.1"], "-")
+        assert rows["looser"][1:5] == ["within", "1e+06", "x", "noise"]
+        assert rows["itself"][1] == "equal"
+        assert rows["itself"][-3:-1] == ["2", "1"]
+        assert rows["foreign"][1:6] == ["NOT", "EQUAL", "-", "-", "-"]
+        assert rows["missing"][1:] == ["error", *7 * "-"]
+        assert "2 of 6 pairs equal, 2 within what is allowed" in result.stdout
+        assert result.stdout.count("on CPU") == 1
+        assert "error: 1 of 6 pairs is not equal, 1 could not be compared" in result.stderr
+        assert "does not exist (did you mean" in result.stdout
+        assert "does not exist (did you mean" in result.stderr
+        told, page = Path("summary.md").read_text(), Path("page.html").read_text()
+        assert "| missing | **error**: " in told
+        assert "does not exist (did you mean" in told
+        assert "- itself: warning: both are the same file" in told
+        assert "| within 0.1 |" in told
+        assert page.count('class="verdict bad">error<') == 1
+        assert "does not exist (did you mean" in page
+        assert page.index("2 of 6 pairs equal") < page.index("<td>missing</td>") < page.index("<h2>recorded</h2>")
+        suites = {suite.name: suite for suite in JUnitXml.fromfile("out.xml")}
+        assert "both are the same file" in next(iter(suites["itself"])).system_out
+        assert next(iter(suites["recorded"])).system_out is None
+        assert {p.name: p.value for p in suites["loose"].properties()}["verdict"] == "within 0.1"
 
     def test_options_of_a_pair_come_after_those_of_all(self, folder: Path) -> None:
         pairs = read_manifest(
@@ -173,6 +221,37 @@ class TestMaxError:
     def test_it_has_to_be_positive(self, folder: Path) -> None:
         with pytest.raises(OnnxGrowError, match="max_error"):
             og.verify("a.onnx", "wide.onnx", max_error=float("nan"))
+
+
+class TestPairing:
+    def test_a_file_beside_itself_and_its_copy(self, folder: Path) -> None:
+        shutil.copy("a.onnx", "copy.onnx")
+        for other in ("a.onnx", "copy.onnx"):
+            result = run("verify", "a.onnx", other)
+            assert result.exit_code == 0
+            assert "warning: both are the same file" in result.stdout
+
+    def test_models_in_the_wrong_order(self, folder: Path) -> None:
+        for source, target in (("a.onnx", "b.onnx"), ("b.onnx", "c.onnx")):
+            og.save(og.widen(og.load(source)), target)
+            result = run("verify", target, source)
+            assert result.exit_code == 0
+            assert "warning: the first grew from the second: swapped?" in result.stdout
+            assert "warning" not in run("verify", source, target).stdout
+        assert "swapped" not in run("verify", "b.onnx", "other.onnx").stdout
+
+
+class TestEvidence:
+    def test_a_page_says_what_was_compared_when_and_how(self, folder: Path) -> None:
+        og.save(build(NET.replace("6", "600")), "a.onnx", force=True)
+        og.save(og.widen(og.load("a.onnx"), scheme="copy", seed=7), "b.onnx", external=True)
+        assert run("verify", "a.onnx", "b.onnx", "--seeds", "1", "--html", "page.html").exit_code == 0
+        page = Path("page.html").read_text()
+        for file in ("a.onnx", "b.onnx", "b.onnx.data"):
+            assert hashlib.sha256(Path(file).read_bytes()).hexdigest() in page
+        assert "widen, scheme copy, seed 7, by onnx-grow" in page
+        assert "onnx-grow verify a.onnx b.onnx --seeds 1 --html page.html" in page
+        assert f"{datetime.now(UTC):%Y-%m-%d}" in page
 
 
 class TestJUnit:

@@ -86,7 +86,7 @@ def test_the_text_fits_a_screen_and_a_terminal():
 def test_json_has_stable_keys_and_no_infinities():
     value = json.loads(json.dumps(report(GOOD, LOST, warnings=("w",)).to_json(), allow_nan=False))
     assert list(value) == [
-        "ok", "provider", "device", "tolerance", "max_error", "seconds", "ratio", "float64", "inputs", "checks", "outputs",
+        "ok", "provider", "device", "tolerance", "max_error", "seconds", "ratio", "float64", "recorded", "inputs", "checks", "outputs",
         "warnings",
     ]  # fmt: skip
     assert value["checks"] == [{"name": "versions", "ok": True, "detail": "unchanged"}]

@@ -50,7 +50,7 @@ class CommandLine(click.Group):
         With `--debug` a failure shows its traceback. Without any arguments it shows the help.
         """
         given = list(sys.argv[1:] if args is None else args) or ["--help"]
-        extra["standalone_mode"] = False
+        extra |= {"standalone_mode": False, "obj": tuple(given)}
 
         def work() -> int:
             with _unwinding_on_termination():

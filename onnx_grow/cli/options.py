@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import reduce, wraps
@@ -139,7 +140,9 @@ def told(command: F) -> F:
     ) -> Any:
         if quiet and verbose:
             raise click.UsageError("-q prints errors only and -v every detail: say one of them.")
-        screen = Screen(click.get_current_context().info_name or "", as_json, quiet, verbose, html=html)
+        context = click.get_current_context()
+        invocation = shlex.join(["onnx-grow", *(context.find_root().obj or ())])
+        screen = Screen(context.info_name or "", as_json, quiet, verbose, html=html, invocation=invocation)
         return command(*args, screen=screen, **options)
 
     add: Callable[[Any], F] = _all(

@@ -34,7 +34,7 @@ UNBOUNDED = 4096
 
 @dataclass(frozen=True)
 class Screen:
-    """How one command shows its result: as text or as a JSON document, in how much detail, on which stream, on which page."""
+    """How one command, as `invocation` was typed, shows its result: as text or JSON, in how much detail, on which stream and page."""
 
     command: str
     as_json: bool = False
@@ -42,13 +42,14 @@ class Screen:
     verbose: bool = False
     err: bool = False
     html: str | None = None
+    invocation: str = ""
 
     def show(self, document: Mapping[str, Any], view: RenderableType) -> None:
         """Print the document with --json, nothing with --quiet, otherwise the view; with --html, write the page as well."""
         if self.html:
             from onnx_grow.report.page import page
 
-            text = page(_document(self.command, **document))
+            text = page(_document(self.command, **document), self.invocation)
             with placed(self.html) as file:
                 file.write_text(text, encoding="utf-8")
         if self.as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from onnx_grow.cli.options import MODEL, Document, checking_options, exclude, pr
 from onnx_grow.cli.screen import Screen
 from onnx_grow.cli.tracing import traced
 from onnx_grow.errors import InvalidRequestError, VerificationFailedError
+
+if TYPE_CHECKING:
+    from onnx_grow.model import Model
 
 _OF_A_PAIR = ("shapes", "inputs", "provider", "proof", "seeds", "tolerance", "max_error", "trace")
 
@@ -113,11 +116,19 @@ def verify(
     if trace and not report.ok and report.feed is not None:
         with screen.progress("tracing"):
             departure = traced(before, after, report.feed)
-    verification = Verification(original, grown, report, departure)
+    evidence = _evidence(before, after) if screen.as_json or screen.html else {}
+    verification = Verification(original, grown, report, departure, evidence)
     _tell([(f"{original} -> {grown}", verification.to_json())], junit)
     screen.show(verification.to_json(), verification.view(verbose=screen.verbose))
     wrong = "is not what its growth made of {}" if report.is_edited else "does not compute what {} computes"
     screen.end(report, f"{grown} {wrong.format(original)}")
+
+
+def _evidence(original: Model, grown: Model) -> dict[str, Any]:
+    from onnx_grow.report.evidence import digests, recorded
+
+    sha256 = {"original": digests(original), "grown": digests(grown)}
+    return {"sha256": sha256, "growth": recorded(original, grown)}
 
 
 def _many(manifest: Path, jobs: int, junit: str | None, screen: Screen) -> None:
@@ -128,11 +139,11 @@ def _many(manifest: Path, jobs: int, junit: str | None, screen: Screen) -> None:
     with screen.progress("verifying") as advance:
         gate = Gate(verify_all(pairs, jobs, advance))
     _tell(gate.documents, junit)
-    screen.show(gate.to_json(), gate.view())
+    screen.show(gate.to_json(), gate.view(verbose=screen.verbose))
     if any("verification" in document and not document["ok"] for _, document in gate.documents):
-        raise VerificationFailedError(gate.verdict)
+        raise VerificationFailedError(gate.wrong)
     if not gate.ok:
-        raise InvalidRequestError(f"{gate.verdict}, the others could not be compared")
+        raise InvalidRequestError(gate.wrong)
 
 
 def _tell(documents: Any, junit: str | None) -> None:

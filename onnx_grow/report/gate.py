@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnx_grow.report.figures import counted, printable
-from onnx_grow.report.github import Document, faults
+from onnx_grow.report.figures import printable
+from onnx_grow.report.outcome import (
+    HEADINGS,
+    Document,
+    devices,
+    faults,
+    figures,
+    total,
+    verdict,
+    warnings,
+    wrong,
+)
 from onnx_grow.report.tables import columns
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -26,43 +37,41 @@ class Gate:
         return all(document["ok"] for _, document in self.documents)
 
     @property
-    def verdict(self) -> str:
-        """The total in words."""
-        equal = sum(bool(document["ok"]) for _, document in self.documents)
-        return f"{equal:,} of {counted(len(self.documents), 'pair')} equal"
+    def wrong(self) -> str:
+        """How many pairs are not equal, in words."""
+        return wrong(document for _, document in self.documents)
 
     def to_json(self) -> dict[str, Any]:
         """The keys of docs/json.md under `verify --manifest`."""
         return {"ok": self.ok, "pairs": [{"name": name, **document} for name, document in self.documents]}
 
-    def view(self) -> RenderableType:
-        """A line per pair, what is wrong with each, and the total."""
+    def view(self, *, verbose: bool = False) -> RenderableType:
+        """A line per pair, what is wrong with each (with `verbose`: and every warning), where they ran, and the total."""
         from rich.console import Group
         from rich.text import Text
 
-        rows = [_row(name, document) for name, document in self.documents]
-        wrong = [
-            Text(f"{printable(name)}: {printable('; '.join(faults(document)))}", style="red")
+        documents = [document for _, document in self.documents]
+        rows = [
+            (printable(name), verdict(document.get("verification")), *figures(document))
             for name, document in self.documents
-            if not document["ok"]
         ]
-        table = columns("models", "verdict", "ratio>", "float64>", "seconds>", rows=rows)
-        total = Text(self.verdict, style="bold green" if self.ok else "bold red")
-        return Group(table, *([Text("")] if wrong else []), *wrong, Text(""), total)
+        remarks = list(self._remarks(verbose))
+        places = [Text(printable(f"on {device}"), style="dim") for device in devices(documents)]
+        style = "bold green" if self.ok else "bold red"
+        return Group(
+            columns("models", "verdict", *HEADINGS, rows=rows),
+            *([Text("")] if remarks else []),
+            *remarks,
+            Text(""),
+            *places,
+            Text(total(documents), style=style),
+        )
 
+    def _remarks(self, verbose: bool) -> Iterator[Text]:
+        from rich.text import Text
 
-def _row(name: str, document: Document) -> tuple[str, ...]:
-    verification = document.get("verification")
-    if verification is None:
-        return printable(name), "error", "", "", ""
-    figures = (
-        (verification["ratio"] if verification["max_error"] is None else None, ".2f"),
-        (verification["float64"], ".0e"),
-        (verification["seconds"], ".1f"),
-    )
-    verdict = "equal" if document["ok"] else "NOT EQUAL"
-    return (
-        printable(name),
-        verdict,
-        *("" if value is None else format(value, form) for value, form in figures),
-    )
+        for name, document in self.documents:
+            if not document["ok"]:
+                yield Text(f"{printable(name)}: {printable('; '.join(faults(document)))}", style="red")
+            for warning in warnings(document) if verbose else ():
+                yield Text(f"{printable(name)}: warning: {printable(warning)}", style="yellow")

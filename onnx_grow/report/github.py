@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from onnx_grow.report.figures import printable
-
-Document = Mapping[str, Any]
+from onnx_grow.report.outcome import HEADINGS, Document, devices, faults, figures, verdict, warnings
 
 
 def workflow_commands(documents: Iterable[tuple[str, Document]]) -> Iterator[str]:
@@ -15,33 +13,27 @@ def workflow_commands(documents: Iterable[tuple[str, Document]]) -> Iterator[str
     for name, document in documents:
         for fault in faults(document):
             yield _command("error", name, fault)
-        for warning in (document.get("verification") or {}).get("warnings", ()):
+        for warning in warnings(document):
             yield _command("warning", name, warning)
 
 
-def summary(documents: Iterable[tuple[str, Document]]) -> str:
-    """A table in Markdown, a row per pair of models."""
-    lines = ["| models | verdict | error / noise | float64 |", "|---|---|---|---|"]
+def summary(documents: Sequence[tuple[str, Document]]) -> str:
+    """A table in Markdown, a row per pair of models; below it the warnings, and where the pairs ran."""
+    lines = [
+        _row(["models", "verdict", *(heading.rstrip(">") for heading in HEADINGS)]),
+        f"|---|---|{'|'.join('---:' if heading.endswith('>') else '---' for heading in HEADINGS)}|",
+    ]
     for name, document in documents:
-        verification = document.get("verification") or {}
-        verdict = "equal" if document["ok"] else f"**NOT EQUAL**: {'; '.join(faults(document))}"
-        cells = (
-            name,
-            verdict,
-            _figure(verification.get("ratio") if verification.get("max_error") is None else None, ".2f"),
-            _figure(verification.get("float64"), ".0e"),
-        )
-        lines.append(f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join(lines) + "\n"
+        word = verdict(document.get("verification"))
+        cells = [name, word if document["ok"] else f"**{word}**: {'; '.join(faults(document))}"]
+        lines.append(_row([*cells, *figures(document)]))
+    told = [f"- {name}: warning: {text}" for name, document in documents for text in warnings(document)]
+    told += [f"- on {device}" for device in devices(document for _, document in documents)]
+    return "\n".join([*lines, *([""] if told else []), *map(printable, told)]) + "\n"
 
 
-def faults(document: Document) -> list[str]:
-    """What is wrong, in words; nothing if the models are equal."""
-    verification = document.get("verification")
-    if verification is None:
-        return [document["error"]["message"]] if "error" in document else []
-    wrong = [f"{check['name']}: {check['detail']}" for check in verification["checks"] if not check["ok"]]
-    return wrong + [f"output {o['name']!r} {o['why']}" for o in verification["outputs"] if not o["ok"]]
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _command(level: str, title: str, message: str) -> str:
@@ -55,7 +47,3 @@ def _command(level: str, title: str, message: str) -> str:
         .replace(",", "%2C")
     )
     return f"::{level} title={printable(name)}::{printable(text)}"
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from onnx_grow.report.figures import count, printable, share, size
+from onnx_grow.report.outcome import HEADINGS, figures, told, total, verdict
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -14,11 +16,18 @@ if TYPE_CHECKING:
 _GOLDEN = 137.508  # degrees: neighbours in a list get colours that are far apart
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The page for a document of docs/json.md, of any command."""
+def page(document: Mapping[str, Any], invocation: str = "") -> str:
+    """The page for a document of docs/json.md, of any command; it says when it was made (UTC), by which version and `invocation`."""
     from onnx_grow import __version__
 
-    return _template().render(version=__version__, colours=_colours(document), **document)
+    return _template().render(
+        version=__version__,
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M UTC}",
+        invocation=invocation,
+        headings=HEADINGS,
+        colours=_colours(document),
+        **document,
+    )
 
 
 @cache
@@ -34,6 +43,7 @@ def _template() -> Template:
         finalize=_harmless,
     )
     environment.filters |= {"count": count, "bytes": size, "share": share, "scientific": _scientific}
+    environment.filters |= {"verdict": verdict, "figures": figures, "total": total, "told": told}
     return environment.get_template("page.html")
 
 

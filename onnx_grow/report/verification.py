@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnx_grow.report.figures import printable
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verification:
-    """Two models, the report of their comparison, and if it was traced where the second leaves the first."""
+    """Two models, the report of their comparison, where the second leaves the first if that was traced, and which files they are."""
 
     original: str
     grown: str
     report: Report
     departure: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The keys of docs/json.md under `verify`."""
@@ -32,6 +34,7 @@ class Verification:
             "grown": self.grown,
             "verification": self.report.to_json(),
             "trace": self.departure,
+            **self.evidence,
         }
 
     def view(self, *, verbose: bool = False) -> RenderableType:

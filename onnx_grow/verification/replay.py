@@ -24,9 +24,9 @@ from onnx_grow.growth import apply, diff
 from onnx_grow.growth.correspondence import making_sense, recorded
 from onnx_grow.growth.difference import Change, Difference, aligned
 from onnx_grow.growth.provenance import continued, made_by
-from onnx_grow.model import Model, Weight, dtype_name, flattened
+from onnx_grow.model import HISTORY, Model, Weight, dtype_name, flattened
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "grew_from", "replay"]
 
 ROUNDING: Mapping[int, float] = {TensorProto.FLOAT: 2.0**-22, TensorProto.DOUBLE: 2.0**-40}
 """Relative difference up to which another processor may round what is computed in double precision."""
@@ -52,6 +52,15 @@ def replay(original: Model, grown: Model) -> Replay | None:
             return _replayed(original, grown, entries)
     except OnnxGrowError as error:
         return Replay(None, f"its growth cannot be done again: {error.message}")
+
+
+def grew_from(model: Model, source: Model) -> bool:
+    """Whether `model` records that it grew from the very file `source`, or from one with its growths."""
+    entries = continued(source, model)
+    if not entries:
+        return False
+    digest = entries[0].get("source_sha256")
+    return HISTORY in source.metadata or (digest is not None and digest == source.sha256)
 
 
 def _replayed(original: Model, grown: Model, entries: Sequence[Mapping[str, Any]]) -> Replay:

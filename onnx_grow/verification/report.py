@@ -60,7 +60,8 @@ class Report:
     `provider` is `cpu` or `cuda`, `device` the line that also says why. `inputs` names the sets of inputs that were run,
     `tolerance` how many times its noise an output may deviate. `float64` is ||grown - original|| / ||original|| in float64, None where
     that was not asked for or cannot be evaluated. `max_error`, if given, is what `error_l2` may be instead. `feed` is the
-    set of inputs on which the first output beyond that deviates most, or the first set; None if none was run.
+    set of inputs on which the first output beyond that deviates most, or the first set; None if none was run. `recorded` says whether the
+    grown model is what its recorded growth makes of the original, None where that was not compared.
     """
 
     provider: str
@@ -74,6 +75,7 @@ class Report:
     float64: float | None = None
     max_error: float | None = None
     feed: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    recorded: bool | None = None
 
     @property
     def ok(self) -> bool:
@@ -111,7 +113,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; keys are stable, infinite numbers are null.
 
-        `ok`, `provider`, `device`, `tolerance`, `max_error`, `seconds`, `ratio`, `float64`, `inputs` [label],
+        `ok`, `provider`, `device`, `tolerance`, `max_error`, `seconds`, `ratio`, `float64`, `recorded`, `inputs` [label],
         `checks` [{`name`, `ok`, `detail`}], `outputs` [{`name`, `dtype`, `exact`, `error_l2`, `error_max`, `noise_l2`, `noise_max`,
         `ratio`, `worst_input`, `top1`, `ok`, `why`}], `warnings` [text].
         """
@@ -124,6 +126,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "ratio": _finite(self.ratio),
             "float64": _finite(self.float64),
+            "recorded": self.recorded,
             "inputs": list(self.inputs),
             "checks": [vars(check) for check in self.checks],
             "outputs": [

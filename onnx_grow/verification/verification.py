@@ -35,6 +35,7 @@ from onnx_grow.verification.comparison import Difference, difference, is_exact, 
 from onnx_grow.verification.datasets import Given
 from onnx_grow.verification.inputs import Feed
 from onnx_grow.verification.memory import fits
+from onnx_grow.verification.pairing import doubts
 from onnx_grow.verification.promotion import uses_bfloat16
 from onnx_grow.verification.proof import EXACT, PLAUSIBLE, prove
 from onnx_grow.verification.providers import choose
@@ -108,7 +109,8 @@ def verify(
         seeds = seeds if whole or seeds is not None else 1
         standard = Standard(before, Stage(device, Path(folder), whole), inputs, shapes, seeds)
         report = standard.compare(after, tolerance=tolerance, max_error=max_error, proof=proof, expect=expect)
-    return _with_replay(report, before, after) if replay and HISTORY in after.metadata else report
+    report = _with_replay(report, before, after) if replay and HISTORY in after.metadata else report
+    return replace(report, warnings=(*doubts(before, after), *report.warnings))
 
 
 def _with_replay(report: Report, original: Model, grown: Model) -> Report:
@@ -120,7 +122,8 @@ def _with_replay(report: Report, original: Model, grown: Model) -> Report:
     if replayed is None:
         return report
     check = Check(RECORDED, replayed.same is not False, replayed.told)
-    report = replace(report, seconds=report.seconds + time.perf_counter() - started)
+    seconds = report.seconds + time.perf_counter() - started
+    report = replace(report, seconds=seconds, recorded=replayed.same)
     if not check.ok and (report.max_error is not None or report.tolerance > TOLERANCE):
         return replace(report, warnings=(*report.warnings, f"{check.name}: {check.detail}"))
     return replace(report, checks=(*report.checks, check))

@@ -1,0 +1,32 @@
+"""Are two files the two that were meant? A file equals itself, and an original equals what grew from it, in either order."""
+
+from __future__ import annotations
+
+from onnx_grow.model import HISTORY, Model
+
+__all__ = ["doubts"]
+
+
+def doubts(original: Model, grown: Model) -> list[str]:
+    """Warnings where both models are one file, or the first grew from the second."""
+    if _is_one_file(original, grown):
+        return ["both are the same file: equality says nothing"]
+    if HISTORY in original.metadata:
+        from onnx_grow.verification.replay import (
+            grew_from,  # with all that grows, which other pairs do not wait for
+        )
+
+        if grew_from(original, grown):
+            return ["the first grew from the second: swapped?"]
+    return []
+
+
+def _is_one_file(original: Model, grown: Model) -> bool:
+    """Whether both came from one path, or from files of the same bytes that need no others."""
+    if original.path is None or grown.path is None:
+        return False
+    if original.path.samefile(grown.path):
+        return True
+    sizes = {model.path.stat().st_size for model in (original, grown) if model.path}
+    whole = not original.data_files and not grown.data_files
+    return whole and len(sizes) == 1 and original.sha256 == grown.sha256
