@@ -121,7 +121,11 @@ class TestManifest:
         assert "| within 0.1 |" in told
         assert page.count('class="verdict bad">error<') == 1
         assert "does not exist (did you mean" in page
-        assert page.index("2 of 6 pairs equal") < page.index("<td>missing</td>") < page.index("<h2>recorded</h2>")
+        assert (
+            page.index("2 of 6 pairs equal")
+            < page.index("<td>missing</td>")
+            < page.index("<h2>recorded</h2>")
+        )
         suites = {suite.name: suite for suite in JUnitXml.fromfile("out.xml")}
         assert "both are the same file" in next(iter(suites["itself"])).system_out
         assert next(iter(suites["recorded"])).system_out is None
@@ -145,6 +149,11 @@ class TestManifest:
             ("pairs: [{original: a.onnx, grown: b, tolerence: 3}]", "did you mean 'tolerance'?"),
             ("pairs: [{original: a, grown: b, shapes: 3}]", "shapes is 3"),
             ("tolerances: 3\npairs: [{original: a.onnx, grown: b}]", "did you mean 'tolerance'?"),
+            (
+                "pairs: [{original: a, grown: b}, {original: a, grown: b, tolerance: -5}]",
+                "pairs[1]: Invalid value for '--tolerance'",
+            ),
+            ("provider: gpu\npairs: [{original: a, grown: b}]", "Invalid value for '--provider'"),
             ("\0", "is no YAML"),
             ("[" * 5000, "is no YAML"),
         ],

@@ -226,7 +226,7 @@ def test_the_mode_follows_the_umask(tmp_path: Path, umask: int, mode: int) -> No
 
 def test_existing_files_are_replaced_only_by_force(tmp_path: Path) -> None:
     path = save(model(1), tmp_path / "m.onnx")
-    assert refused(lambda: save(model(2), path)) == f"{path} exists (use --force (force=True) to replace it)"
+    assert refused(lambda: save(model(2), path)) == f"{path} exists (force replaces it)"
     assert values(path) == {1.0}
     assert values(save(model(2), path, force=True)) == {2.0}
     (tmp_path / "n.onnx.data").write_text("something else")

@@ -100,6 +100,8 @@ def test_the_whole_way(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert train("--epochs", "3", "--learning-rate", "0.01") == 0
     said = capsys.readouterr().out
     assert "equal in PyTorch and ONNX Runtime" in said
+    assert said.index("teacher  ") < said.index("start    ")
+    assert "chosen on these very samples" in said
     assert {path.name for path in Path("out/run").iterdir()} == {
         "checkpoint.pt",
         "curves.png",

@@ -91,11 +91,13 @@ class CommandLine(click.Group):
 
 @contextmanager
 def _unwinding_on_termination() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that temporary files go."""
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that temporary files go, and say so."""
+    received: list[int] = []
 
     def leave(number: int, frame: object) -> NoReturn:
         for other in ours:  # a second one must not break into the cleaning up
             signal.signal(other, signal.SIG_IGN)
+        received.append(number)
         sys.exit(128 + number)
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -111,6 +113,8 @@ def _unwinding_on_termination() -> Iterator[None]:
     try:
         yield
     finally:
+        if received:
+            show_error("interrupted")
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
 

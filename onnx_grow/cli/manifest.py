@@ -26,6 +26,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import click
 import yaml
 
 from onnx_grow.errors import InvalidRequestError
@@ -106,7 +107,19 @@ def _pair(path: Path, place: str, common: Mapping[str, Any], entry: Any) -> Pair
     }
     options = {**general, **own}
     words = [word for key, value in options.items() for word in _words(f"{path}: {place}", path, key, value)]
+    _check_values(f"{path}: {place}", words)
     return Pair(name, original, grown, tuple(words))
+
+
+def _check_values(place: str, words: Sequence[str]) -> None:
+    """Refuse what the command line would, before any pair runs; whether files exist is asked when their pair is compared."""
+    from onnx_grow.cli.verify import verify
+
+    known = [word for word in words if not word.startswith("--inputs=")]
+    try:
+        verify.make_context("verify", known)
+    except click.UsageError as error:
+        raise InvalidRequestError(f"{place}: {error.format_message()}") from error
 
 
 def _check(place: object, given: Mapping[Any, Any], known: Sequence[str]) -> None:

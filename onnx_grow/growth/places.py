@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
@@ -26,6 +25,7 @@ from onnx_grow.growth.residual import home
 from onnx_grow.growth.silence import has_weights
 from onnx_grow.growth.sites import Refused, Site, find_sites
 from onnx_grow.growth.skips import Skip, find_skips, layers, weights_of
+from onnx_grow.growth.suggestions import suggestion
 from onnx_grow.model import Model, holds_parameters
 from onnx_grow.model.walk import subgraphs
 from onnx_grow.shapes import Shapes
@@ -274,10 +274,10 @@ def _named(survey: Survey, globs: Sequence[str]) -> list[Place]:
         if not survey.matches(range(len(flow.nodes)), glob):
             labels = [place.layer.name for place in survey.places]
             labels += map(flow.label, range(len(flow.nodes)))
-            close = get_close_matches(glob, labels, 1, cutoff=0.4)
+            close = suggestion(glob, labels, cutoff=0.4)
             raise InvalidRequestError(
                 f"no node is called {glob!r}",
-                hint=f"did you mean {close[0]!r}?" if close else _listed(survey),
+                hint=f"did you mean {close!r}?" if close else _listed(survey),
             )
         found = [place for place in survey.places if survey.matches(place.members, glob)]
         chosen += [place for place in found if not place.only_named] or found

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Literal, get_args
@@ -17,6 +16,7 @@ from onnx_grow.axes.table import KINDS, AxisInfo, AxisTable
 from onnx_grow.errors import InvalidRequestError, NothingToGrowError
 from onnx_grow.growth.budget import MOST_CHANNELS, Budget, Footprint, Span, amount, largest
 from onnx_grow.growth.padding import unpaddable
+from onnx_grow.growth.suggestions import suggestion
 
 Scheme = Literal["split", "copy", "noise", "fresh", "pad"]
 _WITH_NODES = "; with nodes before its norms it can: scheme pad"
@@ -191,10 +191,10 @@ def check_request(table: AxisTable, request: Request) -> None:
     for glob in (*(request.only or ()), *(request.widths or ())):
         if not any(_matches(table, row, glob) for row in table):
             names = [name for row in table for name in (row.name, *row.writers)]
-            close = get_close_matches(glob, names, 1)
+            close = suggestion(glob, names)
             raise InvalidRequestError(
                 f"no axis is called {glob!r}",
-                hint=f"did you mean {close[0]!r}?" if close else "onnx-grow inspect lists them",
+                hint=f"did you mean {close!r}?" if close else "onnx-grow inspect lists them",
             )
 
 

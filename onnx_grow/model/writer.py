@@ -131,7 +131,7 @@ def _check(target: Path, names: Sequence[str], force: bool, kept: Sequence[Path]
         if final.exists() and not final.is_file():
             raise OutputError(f"{final} is no file but a device or a pipe", hint="give a file name")
         if os.path.lexists(final) and not force:
-            raise OutputError(f"{final} exists", hint="use --force (force=True) to replace it")
+            raise OutputError(f"{final} exists", hint="force replaces it")
         if Path(os.path.realpath(final)) in kept and (final == target or not target.exists()):
             raise OutputError(f"{final} holds the weights of the input model", hint="choose another name")
 

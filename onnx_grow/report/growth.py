@@ -73,7 +73,9 @@ class Growth:
         from rich.console import Group
         from rich.text import Text
 
-        title = f"{self.source} -> {self.target}" + ("" if self.written else "  (not written)")
+        source = "standard input" if self.source == "-" else self.source
+        target = "standard output" if self.target == "-" else self.target
+        title = f"{source} -> {target}" + ("" if self.written else "  (not written)")
         parts: list[RenderableType] = [Text(printable(title), style="bold"), facts(self._facts())]
         if self.written and "-" not in (self.source, self.target):
             parts.append(facts([("check again", self._check_again())], whole=True))

@@ -49,6 +49,9 @@ class Interrupted(Exception):
     """Training ended before its time, on request; the checkpoint is written."""
 
 
+_CHOSEN = ", chosen on these very samples: expect slightly less of others"
+
+
 @dataclass(frozen=True)
 class Task:
     """What a user decides: the loss, the optimizer, and measures beside the loss, by name; larger is better."""
@@ -213,6 +216,8 @@ class Training:
         self._keep_best()
         self._write()
         self.tell(f"teacher  {_told(teacher)}")
+        if self.teacher is not None:
+            self.tell(f"start    {_told(start)}")
         self._check_chance(known)
 
     def _tell_of_sizes(self) -> None:
@@ -473,7 +478,8 @@ class Training:
             rows = self.progress.rows
             self.tell(f"teacher  {_told({name: rows[0][f'teacher_{name}'] for name in self.names})}")
             self.tell(
-                f"tuned    {_told({name: best[f'test_{name}'] for name in self.names})}  (epoch {self.progress.best_epoch})"
+                f"tuned    {_told({name: best[f'test_{name}'] for name in self.names})}  (epoch {self.progress.best_epoch}"
+                f"{_CHOSEN if self.progress.best_epoch else ''})"
             )
             self.tell(f"written  {self.output / 'tuned.onnx'}, equal in PyTorch and ONNX Runtime")
         self.processes.wait()
