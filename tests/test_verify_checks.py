@@ -5,6 +5,7 @@ from verifying import build
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Draft, Inline, Model, load
+from onnx_grow.verification import verify
 from onnx_grow.verification.checks import growth, interface, same_inputs, validity, versions
 
 LINEAR = "(float[N, 4] x) => (float[N, 3] y) <float[4, 3] w> { y = MatMul(x, w) }"
@@ -151,3 +152,11 @@ def test_growth_is_what_was_promised():
     )
     with pytest.raises(InvalidRequestError, match="unknown fact 'layers'"):
         growth(model, {"layers": 3})
+
+
+def test_a_conversion_that_changed_the_inputs_is_told_the_remedy() -> None:
+    model = build("(float[N, 2] x) => (float[N, 2] y) { y = Relu(x) }")
+    half = build("(float16[N, 2] x) => (float16[N, 2] y) { y = Relu(x) }")
+    double = build("(double[N, 2] x) => (double[N, 2] y) { y = Relu(x) }")
+    assert any("keep_io_types=True" in warning for warning in verify(model, half).warnings)
+    assert verify(model, double).warnings == ("nothing was compared, the inputs are not the same",)

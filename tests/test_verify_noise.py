@@ -5,6 +5,7 @@ from onnx import TensorProto, numpy_helper
 from verifying import build
 
 from onnx_grow.model import load, save
+from onnx_grow.verification import noise
 from onnx_grow.verification.noise import jittered, jittered_array, jittered_feed
 
 FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
@@ -101,3 +102,12 @@ def test_feeds_move_in_floating_point_only():
     assert not np.array_equal(moved["x"], feed["x"])
     assert moved["ids"] is feed["ids"]
     assert moved["text"] is feed["text"]
+
+
+def test_a_small_weight_draws_no_more_noise_than_it_has_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    honest = noise._steps
+    monkeypatch.setattr(noise, "_steps", lambda rng, count: drawn.append(count) or honest(rng, count))
+    model = build("(float[N, 4] x) => (float[N, 3] y) <float[4, 3] w> { y = MatMul(x, w) }")
+    jittered(model, 1).weights["w"].array()
+    assert drawn == [12]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from verifying import build, with_weights
@@ -93,3 +95,12 @@ def test_verify_proves_small_models_and_others_on_request() -> None:
     assert (og.verify(model, grown).float64 or 1) < 1e-14
     assert og.verify(model, grown, proof=False).float64 is None
     assert "float64" in [check.name for check in og.verify(model, grown, proof=True).checks]
+
+
+def test_what_is_allowed_is_not_taken_for_what_rounding_does() -> None:
+    model = build(NET, opset=20)
+    weight = model.weights["v"].array()
+    proof = prove(model, with_weights(model, v=weight * np.float32(1.01)), feed(2, 3, 8, 8), tolerance=1e6)
+    assert proof.ok
+    times, allowed = re.findall(r"([\d.e+]+) times", proof.detail)
+    assert 1000 < float(times) < float(allowed) == 1e6

@@ -66,9 +66,9 @@ def test_the_first_line_says_which_device_ran_and_why():
 
 def test_the_text_shows_errors_beside_noise_the_worst_first():
     lines = str(report(GOOD, BAD, warnings=("the output is constant",))).splitlines()
-    assert lines[3].split()[:4] == ["boxes", "1.0e-03", "3.0e-07", "3e+03"]
+    assert lines[3].split()[:4] == ["boxes", "l2", "1.0e-03", "3.0e-07"]
     assert "FAIL (seed 1, scale 1: x 2x3)" in lines[3]
-    assert lines[4].split()[:4] == ["logits", "2.0e-07", "3.0e-07", "0.80"]
+    assert lines[4].split()[:5] == ["logits", "max", "4.0e-07", "5.0e-07", "0.80"]  # these divide
     assert "same top class: 100.0%" in lines[4]
     assert lines[5] == "  warning: the output is constant"
 
@@ -92,10 +92,26 @@ def test_json_has_stable_keys_and_no_infinities():
     assert value["checks"] == [{"name": "versions", "ok": True, "detail": "unchanged"}]
     assert list(value["outputs"][0]) == [
         "name", "dtype", "exact", "error_l2", "error_max", "noise_l2", "noise_max", "ratio", "worst_input", "top1", "excused",
-        "ok", "why",
+        "norm", "ok", "why",
     ]  # fmt: skip
     assert value["outputs"][1]["ratio"] is None
     assert value["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("allowed", "verdict"),
+    [
+        ({}, "equal on"),
+        ({"tolerance": 1.0}, "equal on"),
+        ({"tolerance": 100.0}, "within 100 x noise on"),
+        ({"max_error": 0.01}, "within 0.01 on"),
+        ({"max_error": 1e-9}, "NOT EQUAL on"),
+    ],
+)
+def test_the_verdict_says_equal_only_where_no_more_was_allowed(
+    allowed: dict[str, float], verdict: str
+) -> None:
+    assert str(replace(report(GOOD), **allowed)).startswith(verdict)
 
 
 def test_in_a_notebook():

@@ -114,3 +114,37 @@ def test_a_growth_that_fails_names_the_place(tmp_path: Path, monkeypatch: pytest
     result = CliRunner().invoke(main, ["deepen", "a.onnx"])
     assert result.exit_code == 1
     assert "nothing was written; Add 'sum/deeper_1/sum' is the first to deviate" in result.stderr
+
+
+def test_without_a_record_only_tensors_of_one_shape_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = "b = Identity(v) c = MatMul(x, w) d = Add(c, b) e = Tanh(d) [last] y = MatMul(e, u)"
+    model = build(
+        f"(float[N, 4] x) => (float[N, 3] y) <float[4, 6] w, float[6] v, float[6, 3] u> {{ {body} }}"
+    )
+    proto = og.widen(model).to_proto()
+    del proto.metadata_props[:]
+    grown = og.load(proto)
+    wrong = grown.weights["w"].array().copy()
+    wrong[0, 0] += np.float32(0.5)
+    og.save(model, "a.onnx")
+    og.save(with_weights(grown, w=wrong), "bad.onnx")
+    shown = CliRunner().invoke(main, ["verify", "a.onnx", "bad.onnx", "--trace"]).stdout
+    assert "trace: MatMul 'last' is the first to deviate" in shown
+    assert "4 before it were not compared: they have another shape" in shown
+
+
+def test_an_output_that_is_missing_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = build("(float[N, 4] x) => (float[N, 3] y) <float[4, 3] w> { y = MatMul(x, w) }")
+    other = build("(float[N, 4] x) => (float[N, 3] z) <float[4, 3] w> { z = MatMul(x, w) }")
+    og.save(model, "a.onnx")
+    og.save(other, "b.onnx")
+    result = CliRunner().invoke(main, ["verify", "a.onnx", "b.onnx", "--trace"])
+    assert result.exit_code == 1
+    assert "outputs y became z; y is missing and was not compared" in result.stdout
+    assert "float64" not in result.stdout.split("trace:")[0]
+    assert " inf " not in result.stdout
+    assert result.stdout.rstrip().endswith("missing among the outputs: y")

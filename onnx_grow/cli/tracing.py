@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 #: Deviation in float64 that rounding of grown weights explains.
 ROUNDED = 1e-5
-NOWHERE = "in float64 no tensor that both have deviates: the difference is one of rounding"
+NOWHERE = (
+    "in float64 no tensor that both have, and that can be compared, deviates by more than rounding explains"
+)
 
 
 def traced(original: Model, grown: Model, feed: Mapping[str, Any]) -> str:
@@ -23,12 +25,22 @@ def traced(original: Model, grown: Model, feed: Mapping[str, Any]) -> str:
 
     try:
         model, maps = replayed(original, grown)
-        expected = (
-            "the recorded growth makes of the original" if model is not original else "the original computes"
-        )
-        again = trace(model, grown, feed, expected=expected)
-        return str(again or trace(original, grown, feed, maps, allowed=ROUNDED) or NOWHERE)
+        if model is original:  # nothing is recorded
+            first = trace(original, grown, feed, allowed=ROUNDED, mapped=False)
+        else:
+            expected = "the recorded growth makes of the original"
+            first = trace(model, grown, feed, expected=expected) or trace(
+                original, grown, feed, maps, allowed=ROUNDED
+            )
+        return str(first or NOWHERE) + _missing(original, grown)
     except Unprovable as reason:
         return f"there is no trace: {reason}"
     except InvalidRequestError as error:
         return f"there is no trace, the growth that {grown.path} records is not of this original: {error.message}"
+
+
+def _missing(original: Model, grown: Model) -> str:
+    """The outputs that only the original has, in words."""
+    kept = {value.name for value in grown.skeleton.graph.output}
+    names = [value.name for value in original.skeleton.graph.output if value.name not in kept]
+    return f"; missing among the outputs: {', '.join(names)}" if names else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -150,25 +149,17 @@ class Growth:
 
 def _exact(report: Report) -> tuple[str, str]:
     """The verdict, and the error of the output closest to the tolerance beside the noise it is judged by, in the norm that judges."""
-    verdict = f"{'equal' if report.ok else 'NOT EQUAL'} {_where(report)}"
+    verdict = f"{report.verdict} {_where(report)}"
     if not report.outputs:
         return verdict, "no output was compared"
     if not any(output.error_l2 or output.error_max for output in report.outputs):
         return verdict, "none: every output is bit-identical"
     worst = max(report.outputs, key=lambda output: output.ratio)
-    norm, error, noise = max(
-        ("l2", worst.error_l2, worst.noise_l2),
-        ("max", worst.error_max, worst.noise_max),
-        key=lambda pair: _quotient(*pair[1:]),
-    )
+    error, noise = worst.judged
     return verdict, (
-        f"{error:.1e} ({norm}), rounding noise of the original {noise:.1e}: "
+        f"{error:.1e} ({worst.norm}), rounding noise of the original {noise:.1e}: "
         f"ratio {worst.ratio:.2f}, allowed {report.tolerance:g} (output {printable(worst.name)})"
     )
-
-
-def _quotient(error: float, noise: float) -> float:
-    return error / noise if noise else math.inf if error else 0.0
 
 
 def _noisy(report: Report) -> tuple[str, str]:

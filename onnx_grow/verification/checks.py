@@ -15,7 +15,7 @@ from onnx_grow.model import HISTORY, Model, dtype_name
 from onnx_grow.model.walk import all_nodes
 from onnx_grow.verification.report import Check
 
-__all__ = ["Expected", "growth", "interface", "same_inputs", "validity", "versions"]
+__all__ = ["Expected", "growth", "interface", "not_run", "same_inputs", "validity", "versions"]
 
 Expected = Mapping[str, int | Sequence[int]]
 """Facts about the grown model: `parameters`, `nodes`, or the name of an initializer and its shape."""
@@ -37,6 +37,18 @@ def same_inputs(original: Model, grown: Model) -> bool:
         for model in (original, grown)
     )
     return first == second
+
+
+def not_run(original: Model, grown: Model) -> str:
+    """Why nothing was compared where the inputs differ, with the remedy if the model was converted to half precision."""
+    half = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    taken = {value.name: value.type.tensor_type.elem_type for value in _inputs(original)}
+    converted = any(
+        taken.get(value.name) == TensorProto.FLOAT and value.type.tensor_type.elem_type in half
+        for value in _inputs(grown)
+    )
+    remedy = ": convert it so that inputs and outputs keep their types (in onnxconverter-common keep_io_types=True)"
+    return f"nothing was compared, the inputs are not the same{remedy if converted else ''}"
 
 
 def versions(original: Model, grown: Model) -> Check:
@@ -104,6 +116,9 @@ def _differences(
     names, new_names = [value.name for value in before], [value.name for value in after]
     if names != new_names:
         yield f"{kind}s {', '.join(names) or 'none'} became {', '.join(new_names) or 'none'}"
+        if kind == "output" and (missing := [name for name in names if name not in new_names]):
+            verb = "are missing and were" if len(missing) > 1 else "is missing and was"
+            yield f"{', '.join(missing)} {verb} not compared"
         return
     for old, new in zip(before, after, strict=True):
         was, now = _type(old.type), _type(new.type)

@@ -30,7 +30,17 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
-__all__ = ["Deviation", "Difference", "Gauge", "Verdict", "difference", "gauge", "is_exact", "same_top"]
+__all__ = [
+    "Deviation",
+    "Difference",
+    "Gauge",
+    "Verdict",
+    "difference",
+    "gauge",
+    "is_exact",
+    "quotient",
+    "same_top",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -51,7 +61,7 @@ class Deviation:
 
         Where the original itself is not comparable between its own runs nothing can be said, and the answer is 0.
         """
-        return max(_quotient(self.l2, noise.l2), _quotient(self.peak, noise.peak))
+        return max(quotient(self.l2, noise.l2), quotient(self.peak, noise.peak))
 
 
 NOTHING = Deviation(0.0, 0.0)
@@ -110,7 +120,7 @@ def difference(a: Array, b: Array | None) -> Difference:
     if peak == 0:
         return NOTHING
     rms = _rms(x)
-    return Deviation(_quotient(_rms(distance), rms), _quotient(peak, rms))
+    return Deviation(quotient(_rms(distance), rms), quotient(peak, rms))
 
 
 def is_exact(array: Array) -> bool:
@@ -182,7 +192,7 @@ class _Flips:
         worst = unexplained.index(max(unexplained))
         share = float(np.mean(differing[worst])) if differing[worst].size else 0.0
         return Verdict(
-            Deviation(share, share), self._share(worst), _quotient(sum(unexplained), expected), worst
+            Deviation(share, share), self._share(worst), quotient(sum(unexplained), expected), worst
         )
 
     def noise(self) -> float:
@@ -218,7 +228,8 @@ def _wide(a: Array) -> Array:
     return a if a.dtype == np.float64 or a.dtype.kind == "c" else a.astype(np.float64)
 
 
-def _quotient(error: float, unit: float) -> float:
+def quotient(error: float, unit: float) -> float:
+    """`error` in units of `unit`; 0 where that is infinite, infinite where it is 0 and the error is not."""
     if error == 0 or unit == math.inf:
         return 0.0
     return error / unit if unit else math.inf

@@ -135,7 +135,8 @@ class _Jittered(Derived):
         """The steps of the elements from one position to another."""
         first = start // _PIECE
         drawn = [
-            _steps(np.random.default_rng([self.seed, k]), _PIECE) for k in range(first, -(-stop // _PIECE))
+            _steps(np.random.default_rng([self.seed, k]), min(_PIECE, stop - k * _PIECE))
+            for k in range(first, -(-stop // _PIECE))
         ]
         return np.concatenate(drawn)[start - first * _PIECE : stop - first * _PIECE]
 

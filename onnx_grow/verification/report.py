@@ -9,8 +9,12 @@ from html import escape
 from typing import Any
 
 from onnx_grow.errors import VerificationFailedError
+from onnx_grow.verification.comparison import quotient
 
-__all__ = ["RECORDED", "Check", "Output", "Report"]
+__all__ = ["RECORDED", "TOLERANCE", "Check", "Output", "Report", "verdict"]
+
+TOLERANCE = 3.0
+"""Deviation allowed, in units of the original's own rounding noise, where nobody says another."""
 
 RECORDED = "recorded growth"
 """The check whether a file is what the growth that it records makes of the original."""
@@ -52,6 +56,19 @@ class Output:
     top1: float | None
     excused: bool = False
 
+    @property
+    def norm(self) -> str:
+        """The measure that decides: `l2` or `max`, in which the noise is exceeded most; `share` (of elements) for exact outputs."""
+        if self.exact:
+            return "share"
+        by_max = quotient(self.error_max, self.noise_max) > quotient(self.error_l2, self.noise_l2)
+        return "max" if by_max else "l2"
+
+    @property
+    def judged(self) -> tuple[float, float]:
+        """Error and noise in that norm: their quotient is `ratio`, but for exact outputs."""
+        return (self.error_max, self.noise_max) if self.norm == "max" else (self.error_l2, self.noise_l2)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -81,6 +98,11 @@ class Report:
     def ok(self) -> bool:
         """Whether every check passed and every output stays within the tolerance."""
         return all(check.ok for check in self.checks) and not self.beyond
+
+    @property
+    def verdict(self) -> str:
+        """The answer in two or three words."""
+        return verdict(self.ok, self.tolerance, self.max_error)
 
     @property
     def beyond(self) -> tuple[Output, ...]:
@@ -115,7 +137,7 @@ class Report:
 
         `ok`, `provider`, `device`, `tolerance`, `max_error`, `seconds`, `ratio`, `float64`, `recorded`, `inputs` [label],
         `checks` [{`name`, `ok`, `detail`}], `outputs` [{`name`, `dtype`, `exact`, `error_l2`, `error_max`, `noise_l2`, `noise_max`,
-        `ratio`, `worst_input`, `top1`, `ok`, `why`}], `warnings` [text].
+        `ratio`, `worst_input`, `top1`, `norm`, `ok`, `why`}], `warnings` [text].
         """
         return {
             "ok": self.ok,
@@ -132,6 +154,7 @@ class Report:
             "outputs": [
                 {key: _finite(value) for key, value in vars(output).items()}
                 | {
+                    "norm": output.norm if self.max_error is None else "l2",
                     "ok": output not in self.beyond,
                     "why": self._why(output) if output in self.beyond else None,
                 }
@@ -170,13 +193,12 @@ class Report:
         return f"deviates by {_short(output.ratio)} times {noise}, {self.tolerance:g} times is allowed"
 
     def _lines(self) -> list[str]:
-        verdict = "equal" if self.ok else "NOT EQUAL"
         runs = f"{len(self.inputs)} input{'s' if len(self.inputs) != 1 else ''}, {self.seconds:.1f} s"
-        lines = [f"{verdict} on {self.device}; {runs}"]
+        lines = [f"{self.verdict} on {self.device}; {runs}"]
         lines += _some([_check_line(check) for check in sorted(self.checks, key=lambda check: check.ok)])
         if self.outputs:
-            ratio = f" {'ratio':>7}" if self.max_error is None else ""
-            lines += [f"  {'output':<24} {'error':>8} {'noise':>8}{ratio}  (allowed: {self._limit})"]
+            norm, ratio = (f" {'norm':<5}", f" {'ratio':>7}") if self.max_error is None else ("", "")
+            lines += [f"  {'output':<24}{norm} {'error':>8} {'noise':>8}{ratio}  (allowed: {self._limit})"]
             worst_first = sorted(
                 self.outputs, key=lambda o: -(o.ratio if self.max_error is None else o.error_l2)
             )
@@ -186,9 +208,11 @@ class Report:
 
     def _output_line(self, output: Output) -> str:
         name = output.name if len(output.name) <= 24 else f"{output.name[:23]}…"
-        line = f"  {name:<24} {output.error_l2:>8.1e} {output.noise_l2:>8.1e}"
         if self.max_error is None:
-            line += f" {_short(output.ratio):>7}"
+            error, noise = output.judged
+            line = f"  {name:<24} {output.norm:<5} {error:>8.1e} {noise:>8.1e} {_short(output.ratio):>7}"
+        else:
+            line = f"  {name:<24} {output.error_l2:>8.1e} {output.noise_l2:>8.1e}"
         if output.top1 is not None:
             line += f"  same top class: {output.top1:.1%}"
         if output in self.beyond:
@@ -200,6 +224,15 @@ class Report:
         return failed + [
             f"output {output.name!r} {self._why(output)} ({output.worst_input})" for output in self.beyond
         ]
+
+
+def verdict(ok: bool, tolerance: float, max_error: float | None) -> str:
+    """What a comparison shows: `equal` only where no more was allowed than rounding does, else within what."""
+    if not ok:
+        return "NOT EQUAL"
+    if max_error is not None:
+        return f"within {max_error:g}"
+    return f"within {tolerance:g} x noise" if tolerance > TOLERANCE else "equal"
 
 
 def _check_line(check: Check) -> str:

@@ -28,13 +28,17 @@ Map = tuple[Array | None, ...]
 
 @dataclass(frozen=True)
 class Departure:
-    """The first tensor that is not what it should be, the node that computes it, and by how much: ||b - a|| / ||a||."""
+    """The first tensor that is not what it should be, the node that computes it, and by how much: ||b - a|| / ||a||.
+
+    `resized` tensors before it were not compared: they have another shape, and nothing says what their elements stand for.
+    """
 
     tensor: str
     node: str
     operator: str
     error: float
     expected: str
+    resized: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The keys of docs/json.md under `trace`."""
@@ -42,7 +46,9 @@ class Departure:
 
     def __str__(self) -> str:
         by = "" if np.isinf(self.error) else f" by {self.error:.0e}"
-        return f"{self.operator} {self.node!r} is the first to deviate{by} (tensor {self.tensor!r}): not what {self.expected}"
+        told = f"{self.operator} {self.node!r} is the first to deviate{by} (tensor {self.tensor!r}): not what {self.expected}"
+        left = f"; {self.resized} before it were not compared: they have another shape, and no growth is recorded that maps them"
+        return told + (left if self.resized else "")
 
 
 def trace(
@@ -53,29 +59,36 @@ def trace(
     *,
     expected: str = "the original computes",
     allowed: float = EXACT,
+    mapped: bool = True,
 ) -> Departure | None:
     """The first tensor at which `other` leaves `reference`; None if there is none among those that both have.
 
     Tensors of floating-point numbers are compared; whole numbers are sizes and positions, which grow. `maps` says which index of a
     tensor of the reference each index of the other's stands for (-1: none); without it tensors have to be equal as they are.
-    `allowed` is the relative deviation up to which tensors are the same. Raises Unprovable, naming the node, where the reference cannot
+    `allowed` is the relative deviation up to which tensors are the same. Where it is not known how `other` was made (not `mapped`),
+    tensors of another shape are left out, not wrong. Raises Unprovable, naming the node, where the reference cannot
     be evaluated in float64.
     """
     wanted: dict[str, Any] = {}
     for _, results in each_in_float64(reference, feed):
         wanted |= results
-    last = "the inputs"
+    last, resized = "the inputs", 0
     try:
         for node, results in each_in_float64(other, feed):
             last = node.name or node.output[0]
             for name, value in results.items():
                 if name not in wanted or (maps is not None and name not in maps):
                     continue
+                if not mapped and np.shape(value) != np.shape(wanted[name]):
+                    resized += 1
+                    continue
                 error = _deviation(wanted[name], value, (maps or {}).get(name, ()))
                 if error > allowed:
-                    return Departure(name, node.name or node.output[0], node.op_type, error, expected)
+                    return Departure(
+                        name, node.name or node.output[0], node.op_type, error, expected, resized
+                    )
     except Unprovable as reason:
-        return Departure("", last, "what follows", float("inf"), f"{expected} ({reason})")
+        return Departure("", last, "what follows", float("inf"), f"{expected} ({reason})", resized)
     return None
 
 
