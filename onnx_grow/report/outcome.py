@@ -32,17 +32,11 @@ _INFINITE = "∞"
 
 def verdict(verification: Mapping[str, Any] | None) -> str:
     """The outcome of a verification, which says by how much more than rounding noise the models may differ; None is an error."""
-    from onnx_grow.verification.verification import TOLERANCE
+    from onnx_grow.verification.report import verdict as words
 
     if verification is None:
         return "error"
-    if not verification["ok"]:
-        return "NOT EQUAL"
-    if verification["max_error"] is not None:
-        return f"within {verification['max_error']:g}"
-    if verification["tolerance"] > TOLERANCE:
-        return f"within {verification['tolerance']:g} x noise"
-    return "equal"
+    return words(verification["ok"], verification["tolerance"], verification["max_error"])
 
 
 def figures(document: Document) -> tuple[str, ...]:
@@ -51,7 +45,7 @@ def figures(document: Document) -> tuple[str, ...]:
     if verification is None:
         return (_NONE,) * len(HEADINGS)
     outputs = verification["outputs"]
-    errors = [output["error_l2"] for output in outputs]
+    errors = [o["error_max" if o["norm"] == "max" else "error_l2"] for o in outputs]
     judged = outputs and verification["max_error"] is None
     float64 = verification["float64"]
     return (
