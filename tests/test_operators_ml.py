@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from graphs import Case
 from single_operators import Computed, Single, check
+from verifying import build
+
+import onnx_grow as og
+from onnx_grow.errors import NothingToGrowError
 
 ML = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]> g '
 HEAD = "(float[N, 4] x) => (float[N, 3] y) <float[4, 6] v, float[6, 3] w>"
@@ -96,3 +100,16 @@ def test_operators_of_ai_onnx_ml(case: Case) -> None:
 @pytest.mark.parametrize(("single", "axes"), LISTS, ids=map(str, range(len(LISTS))))
 def test_attributes_that_are_weights(single: Single, axes: str) -> None:
     assert " ".join(check(single)) == axes, str(single)
+
+
+def test_what_has_weights_is_named_and_not_what_has_none() -> None:
+    model = build(
+        f"""{ML} (float[N,4] x) => (int64[N] label, float[N,3] scores) {{
+        label, scores = ai.onnx.ml.LinearClassifier<coefficients = {drawn(12)}, intercepts = {drawn(3)}, classlabels_ints = [0, 1, 2]>(x)
+        bag = ai.onnx.ml.ZipMap<classlabels_int64s = [0, 1, 2]>(scores)
+    }}"""
+    )
+    with pytest.raises(NothingToGrowError) as caught:
+        og.widen(model)
+    assert "LinearClassifier" in caught.value.message
+    assert "ZipMap" not in caught.value.message

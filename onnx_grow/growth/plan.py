@@ -246,7 +246,7 @@ def solve(
     if not wanted:
         whole = f"factor {math.ceil(request.factor or 2.0)} is a whole one"
         hint = whole if uneven else "onnx-grow inspect lists every axis and why it stays"
-        raise NothingToGrowError(_nothing(table, asked, skipped), hint=_open(analysis) or hint)
+        raise NothingToGrowError(_nothing(analysis, table, asked, skipped), hint=_open(analysis) or hint)
     growths = tuple(
         AxisGrowth(row.name, row.kind, row.size, wanted[table.axes[row.name]])
         for row in table
@@ -474,9 +474,17 @@ def _open(analysis: Analysis) -> str:
     )
 
 
-def _nothing(table: AxisTable, asked: Sequence[AxisInfo], skipped: Mapping[str, str]) -> str:
+def _nothing(
+    analysis: Analysis, table: AxisTable, asked: Sequence[AxisInfo], skipped: Mapping[str, str]
+) -> str:
     if not len(table):
-        behind = f" ({'; '.join(table.refused[:3])})" if table.refused else ""
+        holders = dict.fromkeys(analysis.labels[said.node] for said in analysis.said.listed)
+        fixed = [
+            f"{label}: its weights lie between dimensions that the model's interface fixes"
+            for label in holders
+        ]
+        reasons = fixed or table.refused  # what has no weights is not why
+        behind = f" ({'; '.join(reasons[:3])})" if reasons else ""
         return f"the model has no weights whose dimensions could grow{behind}"
     if not asked:
         kinds = ", ".join(sorted({row.kind for row in table.growable})) or "none"
