@@ -1090,7 +1090,7 @@ class TestDocuments:
 
     def test_verify(self, folder: Path) -> None:
         fields = self.document("verify", "model.onnx", "model.onnx")
-        assert fields.keys() == self.TOP | {"original", "grown", "verification", "trace"}
+        assert fields.keys() == self.TOP | {"original", "grown", "verification", "trace", "sha256", "growth"}
         documented = (Path(__file__).parent.parent / "docs" / "json.md").read_text()
         assert all(f"`{key}`" in documented for key in fields["verification"])  # type: ignore[attr-defined]
 
