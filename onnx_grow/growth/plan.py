@@ -483,8 +483,8 @@ def _nothing(
             f"{label}: its weights lie between dimensions that the model's interface fixes"
             for label in holders
         ]
-        reasons = fixed or table.refused  # what has no weights is not why
-        behind = f" ({'; '.join(reasons[:3])})" if reasons else ""
+        named = fixed or table.refused  # what has no weights is not why
+        behind = f" ({'; '.join(named[:3])})" if named else ""
         return f"the model has no weights whose dimensions could grow{behind}"
     if not asked:
         kinds = ", ".join(sorted({row.kind for row in table.growable})) or "none"
