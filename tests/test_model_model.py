@@ -24,6 +24,9 @@ def test_the_digest_is_that_of_the_file_however_it_came(tmp_path: Path) -> None:
     digest = hashlib.sha256(content).hexdigest()
     assert load(tmp_path / "m.onnx").sha256 == load(content).sha256 == digest
     assert load(model()).sha256 is None
+    left = load(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx").unlink()
+    assert left.sha256 is None
 
 
 def test_parameters_count_floating_point_values_and_narrow_integers_once() -> None:

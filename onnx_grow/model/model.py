@@ -56,10 +56,10 @@ class Model:
 
     @cached_property
     def sha256(self) -> str | None:
-        """The digest of the file the model came from (not of weights beside it), in hexadecimal; None where there is none."""
+        """The digest of the file the model came from (not of weights beside it), in hexadecimal; None where there is none, or no longer."""
         if self.content is not None:
             return hashlib.sha256(self.content).hexdigest()
-        if self.path is None:
+        if self.path is None or not self.path.exists():
             return None
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

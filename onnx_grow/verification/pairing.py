@@ -23,10 +23,11 @@ def doubts(original: Model, grown: Model) -> list[str]:
 
 def _is_one_file(original: Model, grown: Model) -> bool:
     """Whether both came from one path, or from files of the same bytes that need no others."""
-    if original.path is None or grown.path is None:
+    paths = [model.path for model in (original, grown) if model.path and model.path.exists()]
+    if len(paths) < 2:
         return False
-    if original.path.samefile(grown.path):
+    if paths[0].samefile(paths[1]):
         return True
-    sizes = {model.path.stat().st_size for model in (original, grown) if model.path}
+    sizes = {path.stat().st_size for path in paths}
     whole = not original.data_files and not grown.data_files
     return whole and len(sizes) == 1 and original.sha256 == grown.sha256
