@@ -26,6 +26,12 @@ SCALED = """(double[2, 3, 4] x) => (double[2, 3, 3] y) <double[4, 8] w> {
     [one] a = MatMul(x, w) b = Relu(a) c = Sigmoid(a) t = Transpose <perm=[0, 2, 1]> (b) [scores] y = MatMul(c, t) }"""
 
 
+THIRDS = """(float[2, 3, 5, 4] x) => (float[2, 9, 5, 4] y) <float[6, 3, 1, 1] a, float[4, 3, 1, 1] b, float[6, 3, 1, 1] c,
+    float[2, 3, 1, 1] d, float[2, 6, 1, 1] e, float[5, 6, 1, 1] f, float[2, 6, 1, 1] g> {
+    p = Conv(x, a) q = Conv(x, b) r = Conv(x, c) s = Conv(x, d) j = Concat <axis=1> (p, q, r, s) k, l, m = Split <axis=1> (j)
+    n = Conv(k, e) o = Conv(l, f) t = Conv(m, g) y = Concat <axis=1> (n, o, t) }"""
+
+
 def chain(width: int, classes: int = 10) -> Model:
     return build(
         f"(float[N, 20] x) => (float[N, {classes}] y) <float[20, {width}] v, float[{width}, {classes}] w> "
@@ -216,3 +222,15 @@ def test_budgets_for_layers_that_make_no_sense() -> None:
         deepen(model, to_params=model.parameters + 1)
     with pytest.raises(InvalidRequestError, match="leave nothing to grow"):
         deepen(model, to_params=1000)
+
+
+@pytest.mark.parametrize("percent", range(130, 310, 20))
+def test_what_must_grow_together_grows_together_or_not_at_all(percent: int) -> None:
+    model = build(THIRDS, 9)
+    for multiple in (1, 4):
+        try:
+            grown = widen(model, to_params=f"{percent}%", multiple_of=multiple)
+        except NothingToGrowError:
+            continue
+        assert grown.parameters <= model.parameters * percent / 100
+        assert_same(model, grown)

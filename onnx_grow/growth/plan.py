@@ -263,7 +263,8 @@ def fit(
     footprint: Footprint,
     budget: Budget,
 ) -> tuple[tuple[AxisGrowth, ...], tuple[tuple[str, str], ...]]:
-    """The growth that comes closest to a budget without exceeding it: of the same axes, but for those that no size fits.
+    """The growth that comes closest to a budget without exceeding it: of the same axes, but for those that no size fits,
+    and those that would have to grow with them.
 
     Raises NothingToGrowError and InvalidRequestError as `largest` does.
     """
@@ -277,11 +278,20 @@ def fit(
         )
         for growth in growths
     }
-    sizes = largest(footprint, spans, budget)
+    while True:
+        sizes = {axis: n for axis, n in largest(footprint, spans, budget).items() if n > axis.size}
+        apart = dict(_untied(analysis, sizes))
+        if not apart:
+            break
+        spans = {axis: span for axis, span in spans.items() if axis not in apart}
+        if not spans:
+            raise NothingToGrowError(
+                f"the model has {budget.now:,} {budget.measure}, and no sizes up to {budget.limit:,} were found "
+                "at which all that has to grow together does",
+                hint="try a factor, or another budget",
+            )
     fitting = tuple(
-        replace(growth, new_size=sizes[axes[growth.name]])
-        for growth in growths
-        if sizes[axes[growth.name]] > growth.size
+        replace(growth, new_size=sizes[axes[growth.name]]) for growth in growths if axes[growth.name] in sizes
     )
     kept = {growth.name for growth in fitting}
     limit = f"{budget.limit:,} {budget.measure}"
