@@ -538,6 +538,11 @@ def test_sizes_beyond_counting_are_not_counted() -> None:
     assert infer(graph("(float[2, 3] x) => (int64 n)", "n = Size(x)")).value["n"] == 6
 
 
+def test_an_input_that_is_empty_and_endless_is_not_made_up() -> None:
+    m = graph(f"(float[2, 0, {2**63 - 1}] x, int64[1] axes) => (float[] y)", "y = ReduceL2(x, axes)", 18)
+    assert "y" not in infer(m).shape
+
+
 def test_more_dimensions_than_any_tensor_has_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(observation, "_session", asked.append)

@@ -89,7 +89,8 @@ def run(model: Model, sizes: Sizes, names: Sequence[str]) -> Found | None:
 
 
 def _is_too_large(sizes: Sizes) -> bool:
-    return any(prod(size) > LARGEST for size in sizes.values())
+    # NumPy makes no array of too large a size, however empty it is.
+    return any(prod(max(n, 1) for n in size) > LARGEST for size in sizes.values())
 
 
 def _exposing(model: Model, sizes: Sizes, names: Iterable[str]) -> onnx.ModelProto:
