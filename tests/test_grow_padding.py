@@ -161,15 +161,15 @@ def test_under_a_root_mean_square_new_channels_are_zero() -> None:
 
 def test_any_factor_pads_by_itself_and_says_so() -> None:
     model = network("layer")
-    plan = plan_widen(model, factor=1.5)
+    plan = plan_widen(model, factor=1.5, scheme="split")
     (stream,) = [growth for growth in plan.axes if growth.name == "a0"]
     assert (stream.scheme, stream.new_size) == ("pad", 30)
     assert stream.because == "LayerNormalization 'n' takes statistics over it, and 30 is no multiple of 20"
     again = WidenPlan.from_json(plan.to_json())
     assert again == plan
-    first, second = widen(model, factor=1.5), apply_widen(model, again)
+    first, second = widen(model, factor=1.5, scheme="split"), apply_widen(model, again)
     assert first.to_proto().SerializeToString() == second.to_proto().SerializeToString()
-    assert {growth.scheme for growth in plan_widen(model, factor=2).axes} == {"split"}
+    assert {growth.scheme for growth in plan_widen(model, factor=2, scheme="split").axes} == {"split"}
     assert [
         growth.new_size for growth in plan_widen(model, factor=1.5, multiple_of=8).axes if growth.name == "a0"
     ] == [32]
@@ -317,6 +317,21 @@ def test_parameters_that_several_names_share() -> None:
     branch += "r = Tanh(b) d0 = MatMul(r, w) d1 = Add(d0, oo) kk = Identity(k) d = Mul(d1, kk) e = Add(a, d)"
     model = network("layer", branch=branch)
     assert deviation(model, widen(model, widths={"a0": 30})) < 1e-10
+
+
+def test_new_channels_that_are_multiplied_with_one_another_would_be_zero_for_ever() -> None:
+    """As queries and keys are, where both are normalised by the head."""
+    text = """(float[2, 3, 4] x) => (float[2, 3, 3] y) <float[4, 6] q, float[4, 6] k, float[6] s> {
+        qx = MatMul(x, q) [qn] qn = RMSNormalization(qx, s) kx = MatMul(x, k) kn = RMSNormalization(kx, s)
+        kt = Transpose <perm=[0, 2, 1]> (kn) [scores] y = MatMul(qn, kt) }"""
+    model = build(text, opset=23)
+    (growth,) = plan_widen(model, kind="head_dim").axes
+    assert (growth.scheme, growth.because) == (
+        "split",
+        "MatMul 'scores' multiplies new channels that are zero with one another, so that neither would ever learn",
+    )
+    with pytest.raises(NothingToGrowError, match="neither would ever learn"):
+        plan_widen(model, kind="head_dim", factor=1.5)
 
 
 def test_channels_that_a_lookup_picks_refuse() -> None:

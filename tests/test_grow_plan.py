@@ -46,7 +46,7 @@ def test_a_plan_by_factor() -> None:
         AxisGrowth("enc_in", "hidden", 6, 12, "split"),
         AxisGrowth("enc_out", "hidden", 5, 10, "split"),
     )
-    assert (doubled.scheme, doubled.seed, doubled.noise, doubled.skipped) == ("split", 0, 0.0, ())
+    assert (doubled.scheme, doubled.seed, doubled.noise, doubled.skipped) == ("auto", 0, 0.0, ())
     assert doubled.inputs == {"x": (7, 4)}
     assert sizes(plan(CHAIN, factor=1.5)) == {"enc_in": 9, "enc_out": 8}
     assert sizes(plan(CHAIN, factor=1.01)) == {"enc_in": 7, "enc_out": 6}

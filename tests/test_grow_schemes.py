@@ -58,8 +58,8 @@ def test_the_seed_decides_what_is_fresh() -> None:
     [
         ("c = ReduceMax <axes=[1]> (a) b = Add(a, c)", "ReduceMax 'c': its result depends on all of them"),
         ("c = ReduceSum <axes=[1]> (a) b = Add(a, c)", "ReduceSum 'c' sums over it"),
-        ("b = Softmax(a)", "Softmax 'b' takes statistics over it"),
-        ("b = LpNormalization(a)", "LpNormalization 'b' takes statistics over it"),
+        ("b = Softmax(a)", "Softmax 'b' takes other statistics over it"),
+        ("b = LpNormalization(a)", "LpNormalization 'b': its result may depend on all of it"),
         ("c = Abs(a) d = Sqrt(c) b = Add(a, d)", "Sqrt 'd': its result may"),
         ("c = Exp(a) b = Add(a, c)", "Exp 'c': its result may"),
         ("c = Exp(a) d = Neg(c) e = Sub(d, c) b = Div(a, e)", "Exp 'c'"),
@@ -111,6 +111,31 @@ def test_under_norms_fresh_channels_are_padded_where_weights_alone_can_do_it() -
     assert schemes(widen(bent, scheme="pad")) == {"a": "pad", "b": "split"}  # with nodes before the norm
 
 
+def test_by_default_norms_are_padded_where_weights_alone_can_do_it_and_all_else_is_split() -> None:
+    model = build(NORMED % "r = Neg(a)")
+    assert plan_widen(model).scheme == "auto"
+    grown = widen(model)
+    assert [(growth.name, growth.scheme, growth.because) for growth in planned(grown).axes] == [
+        ("a", "pad", ""),
+        ("b", "split", ""),
+    ]
+    assert_same(model, grown)
+    bent = build(NORMED % "r = Relu(a)")
+    assert [(growth.scheme, growth.because) for growth in plan_widen(bent).axes] == [
+        ("split", "Relu 'r' is not linear in it"),
+        ("split", ""),
+    ]
+    assert_same(bent, widen(bent))
+    assert set(schemes(widen(model, scheme="split")).values()) == {"split"}
+
+
+def test_a_padded_axis_that_somebody_sums_without_a_weight_is_split_after_all() -> None:
+    model = build(NORMED % "k = Constant <value_ints=[1]> () t = ReduceSum(a, k) r = Neg(a) z = Mul(n, t)")
+    (stream, other) = planned(widen(model)).axes
+    assert (stream.scheme, other.scheme) == ("split", "split")
+    assert "ReduceSum 't'" in stream.because
+
+
 def test_of_two_computed_tensors_one_side_is_zero_and_the_other_random() -> None:
     model = build(SCORES)
     grown = widen(model, kind="head_dim", scheme="fresh")
@@ -151,7 +176,7 @@ def test_a_plan_replays_to_the_same_bytes() -> None:
     model = build(between("c = Softmax(a) d = MatMul(c, s) b = Relu(d)", "double[6, 6] s"))
     plan = plan_widen(model, scheme="fresh")
     assert {growth.scheme for growth in plan.axes} == {"fresh", "split"}
-    assert "split: Softmax 'c' takes statistics over it" in str(plan)
+    assert "split: Softmax 'c' takes other statistics over it" in str(plan)
     again = WidenPlan.from_json(plan.to_json())
     assert again == plan
     first, second = widen(model, scheme="fresh"), apply_widen(model, again)

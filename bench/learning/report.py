@@ -30,6 +30,7 @@ STARTS = {
     "random pad": "random pad",
     "random layers": "random layers",
     "fresh": "fresh",
+    "auto": "auto (default)",
     "split": "split",
     "copy": "copy",
     "noise": "noise",
@@ -38,8 +39,10 @@ STARTS = {
     "residual-copy": "residual-copy",
     "residual-new": "residual-new",
     "parametric": "parametric",
+    "auto + default": "auto + default",
     "fresh + default": "fresh + default",
 }
+NORMED = ("transformer",)
 TREATMENTS = {
     "state": "the teacher's optimizer state, grown",
     "shrunk": "weights before norms shrunk to He's scale",
@@ -118,6 +121,11 @@ class Results:
             complete = [Group(some) for some in found.values() if len(some) >= seeds]
             if complete:
                 self.groups[key] = min(complete, key=lambda group: group.entries[0]["curve"][-1][1])
+        for key, group in list(self.groups.items()):
+            if (
+                key[4] == "split" and key[0] not in NORMED
+            ):  # where no norm reads channels, this is what the default does
+                self.groups[*key[:4], "auto", key[5]] = group
 
     def cells(self, growth: str) -> list[Key]:
         """(task, optimizer, teacher) of a growth of which random initialisation and a growth are there."""
@@ -254,7 +262,7 @@ def budgets(results: Results) -> str:
         full = (*cell, growth)
         every = {
             start: [group for part in BUDGETS if (group := results.of(full, start, part))]
-            for start in ("random", "fresh", "split")
+            for start in ("random", "auto", "fresh", "split")
         }
         complete = {start: groups for start, groups in every.items() if len(groups) == len(BUDGETS)}
         best = [max(group.end for group in groups) for groups in zip(*complete.values(), strict=True)]
@@ -294,7 +302,7 @@ def treatments(results: Results) -> str:
 def compute(results: Results) -> str:
     """Half the steps for what has grown, and as much compute as teacher and student together for random initialisation."""
     rows = []
-    for growth, start in (("wider x2", "fresh"), ("deeper", "default")):
+    for growth, start in (("wider x2", "auto"), ("deeper", "default")):
         for cell in results.cells(growth):
             full = (*cell, growth)
             half, long = results.of(full, start, 0.5), results.random(full, 1.5)
@@ -317,7 +325,11 @@ def rates(results: Results) -> str:
     found: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
     for key, by_rate in results.searched.items():
         task, optimizer, teacher, growth, start, steps = key
-        if start not in ("fresh", "default", "split", "as it is") or teacher != "strong" or steps != 1.0:
+        if (
+            start not in ("auto", "fresh", "default", "split", "as it is")
+            or teacher != "strong"
+            or steps != 1.0
+        ):
             continue
         own = results.searched.get((task, optimizer, "strong", "none", "random", 1.0))
         base = results.random((task, optimizer, teacher, "wider x2" if growth == "none" else growth))

@@ -105,9 +105,17 @@ PARTS = {
         ("fresh, shrunk", "split, shrunk"),
         ("conv", "resnet", "distorted conv", "distorted resnet"),
     ),
+    "default": Part("wider x2", ("auto",), ("transformer",), teachers=("strong", "weak")),
+    "default x4": Part("wider x4", ("auto",), ("transformer",), teachers=("strong", "weak")),
+    "default, both": Part("both", ("auto + default",), _SMALL),
+    "default, short": Part("wider x2", ("auto",), ("transformer",), steps=0.5, anew=True),
+    "default, shorter": Part("wider x2", ("auto",), ("transformer",), steps=0.2, anew=True),
+    "default, half": Part("wider x2", ("auto",), ("transformer",), steps=0.5),
+    "default, half, split": Part("wider x2", ("split",), ("mlp", "conv", "resnet", *_DISTORTED), steps=0.5),
+    "default, state": Part("wider x2", ("auto, state",), ("transformer",)),
     "any size": Part("wider x1.5", ("random: fresh", "random pad: fresh", "fresh"), ("transformer",)),
 }
-"""What is compared, by priority."""
+"""What is compared, by priority. Without a norm over channels "auto", the default, makes what "split" makes: runs of one do for both."""
 
 
 class Bench:

@@ -78,12 +78,13 @@ _HOW_MUCH = ("factor", "widths", "to_params", "to_macs")
 )
 @click.option(
     "--scheme",
-    type=Choice(("split", "copy", "noise", "fresh", "pad")),
-    default="split",
+    type=Choice(("auto", "split", "copy", "noise", "fresh", "pad")),
+    default="auto",
     show_default=True,
-    help="How copies share what they feed: in unequal parts, so that they learn apart (split), equally (copy), "
-    "or equally with a little noise on what they receive, which is not exact (noise); or new channels are random and feed "
-    "nothing yet (fresh), or are such that norms do not notice them (pad).",
+    help="How new channels come about: as copies that share what they feed in unequal parts, so that they learn apart (split), "
+    "equally (copy), or equally with a little noise on what they receive, which is not exact (noise); at random, feeding nothing yet "
+    "(fresh); or such that norms do not notice them (pad).  auto pads under norms where no node has to be added for that, and splits "
+    "elsewhere.",
 )
 @click.option(
     "--noise",
@@ -108,7 +109,7 @@ def widen(
     multiple_of: int,
     kinds: tuple[str, ...],
     only: tuple[str, ...],
-    scheme: Literal["split", "copy", "noise", "fresh", "pad"],
+    scheme: Literal["auto", "split", "copy", "noise", "fresh", "pad"],
     noise: float | None,
     seed: int,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],

@@ -466,6 +466,11 @@ class _Pad:
             and any(self.axis in leaves(dim) for dim in self.analysis.dims.get(name, ()))
         ]
         if computed and all(name in self.zero for name in computed):
+            if len(computed) > 1:
+                reason = (
+                    "multiplies new channels that are zero with one another, so that neither would ever learn"
+                )
+                raise NotLinear(f"{self._label(index)} {reason}")
             self.result.free.add(index)
 
     def _zeros(self, index: int) -> None:

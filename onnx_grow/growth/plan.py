@@ -18,7 +18,7 @@ from onnx_grow.growth.budget import MOST_CHANNELS, Budget, Footprint, Span, amou
 from onnx_grow.growth.padding import unpaddable
 from onnx_grow.growth.suggestions import suggestion
 
-Scheme = Literal["split", "copy", "noise", "fresh", "pad"]
+Scheme = Literal["auto", "split", "copy", "noise", "fresh", "pad"]
 _WITH_NODES = "; with nodes before its norms it can: scheme pad"
 DEFAULT_KINDS = ("hidden", "residual", "embedding", "state")
 
@@ -45,7 +45,8 @@ class WidenPlan:
     `axes` grow; `skipped` are axes that were asked for and stay, with the reason. `scheme`: "split" (copies whose outgoing
     weights are unequal random parts), "copy" (equal parts, Net2WiderNet without noise), "noise" (equal parts, relative noise of standard
     deviation `noise` on the copies' incoming weights), "fresh" (no copies: random incoming weights, outgoing weights of zero), "pad" (under
-    norms: channels that leave the statistics as they are). Where an axis has a scheme of its own, that one holds.
+    norms: channels that leave the statistics as they are), "auto" ("pad" where weights alone can do that, else "split"). Where an axis
+    has a scheme of its own, that one holds.
     `seed` decides which channels are copied, and every other draw.
     """
 

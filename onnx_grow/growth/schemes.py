@@ -4,6 +4,7 @@
     fresh                 new channels are random and feed nothing yet: right where whoever reads them has a weight to ignore them by
     pad                   new channels are what a norm does not notice: right under norms of what is linear, at any size
                           (and of what is not, where nodes may be put before the norm)
+    auto                  each axis by what learns best there: pad under norms, where weights alone can do that, else split
 
 A fresh channel leaves every sum as it is: 0 x = 0 for every finite x. Nobody else may look at it: no statistics, no maximum, no
 softmax over the channels, nothing that would make it infinite. Under norms that padding suits, padded channels are what fresh ones are
@@ -41,16 +42,12 @@ def _assigned(
     axis = table.axes[growth.name]
     if axis.uniform and growth.new_size % growth.size:
         because = f"{next(iter(axis.statistics))} takes statistics over it, and {growth.new_size} is no multiple of {growth.size}"
-        return replace(growth, scheme="pad", because="" if scheme == "pad" else because)
-    why_not = refusal
-    if scheme == "fresh" and axis.uniform and not (refusal or unpaddable(analysis, axis, growth.new_size)):
-        return replace(growth, scheme="pad")
-    if scheme == "fresh":
-        why_not = next(iter(axis.copied), refusal)
-    elif scheme == "pad":
-        why_not = (
-            unpaddable(analysis, axis, growth.new_size, inserting=True)
-            if axis.uniform
-            else "no norm takes statistics over it"
-        )
-    return replace(growth, scheme="split", because=why_not) if why_not else replace(growth, scheme=scheme)
+        return replace(growth, scheme="pad", because="" if scheme in ("auto", "pad") else because)
+    if axis.uniform and scheme in ("auto", "fresh", "pad"):
+        why_not = refusal or unpaddable(analysis, axis, growth.new_size, inserting=scheme == "pad")
+        return replace(growth, scheme="split" if why_not else "pad", because=why_not or "")
+    if scheme == "pad":
+        return replace(growth, scheme="split", because="no norm takes statistics over it")
+    if scheme == "fresh" and (why_not := next(iter(axis.copied), refusal)):
+        return replace(growth, scheme="split", because=why_not)
+    return replace(growth, scheme="split" if scheme == "auto" else scheme)

@@ -42,7 +42,7 @@ def plan_widen(
     multiple_of: int = 1,
     kind: str | Sequence[str] = DEFAULT_KINDS,
     only: str | Sequence[str] | None = None,
-    scheme: Scheme = "split",
+    scheme: Scheme = "auto",
     noise: float = 0.01,
     seed: int = 0,
     shapes: InputShapes | None = None,
@@ -74,7 +74,7 @@ def widen(
     multiple_of: int = 1,
     kind: str | Sequence[str] = DEFAULT_KINDS,
     only: str | Sequence[str] | None = None,
-    scheme: Scheme = "split",
+    scheme: Scheme = "auto",
     noise: float = 0.01,
     seed: int = 0,
     shapes: InputShapes | None = None,
@@ -88,12 +88,12 @@ def widen(
     Instead of a factor, `to_params` (or `to_macs`, at the shapes analysed) says how many parameters (multiply-accumulates) the grown
     model may have: a number, or text such as "25M", "2x" and "150%". The axes then grow by the largest common factor that fits; those that
     grow in whole factors only stay behind it where they must, and the others use what they leave.
-    `scheme` is how copies share what they are summed to: "split" at random, element by element, exactly (default); "copy" equally;
-    "noise" equally, with relative noise of standard deviation `noise` on what the copies receive, which changes the function by about
-    that much; "fresh" makes no copies but random channels that feed nothing yet, and under norms
-    those of "pad", where that keeps the function, else splits;
-    "pad" gives axes under norms channels that leave the statistics as they are, as any scheme does where such an axis grows to no
-    multiple of its size.
+    `scheme` is how new channels come about: "split" makes copies, which share what they are summed to at random, element by element;
+    "copy" equally; "noise" equally, with relative noise of standard deviation `noise` on what the copies receive, which changes the
+    function by about that much; "fresh" makes no copies but random channels that feed nothing yet, where that keeps the function;
+    "pad" gives axes under norms channels that leave the statistics as they are, with nodes before the norms where weights alone
+    cannot do it, and splits the others. "auto" (default) pads axes under norms where weights alone can do that, and splits the others;
+    "fresh" pads those, too, and so does any scheme where such an axis grows to no multiple of its size.
     `seed` decides every draw. `shapes` fixes input shapes that the file leaves open, for the analysis.
 
     Raises InvalidRequestError for arguments that make no sense or match nothing, NothingToGrowError when nothing can grow as
@@ -125,7 +125,7 @@ def widened(
     multiple_of: int = 1,
     kind: str | Sequence[str] = DEFAULT_KINDS,
     only: str | Sequence[str] | None = None,
-    scheme: Scheme = "split",
+    scheme: Scheme = "auto",
     noise: float = 0.01,
     seed: int = 0,
     shapes: InputShapes | None = None,
@@ -222,8 +222,9 @@ class _Settlement:
     def _leave_out(self, table: AxisTable, plan: WidenPlan, refusal: Refusal) -> None:
         growing = {table.axes[growth.name]: growth.name for growth in plan.axes}
         blamed = [axis for axis in growing if axis in refusal.axes] or list(growing)
-        fresh = {growth.name for growth in plan.axes if plan.scheme == "fresh" and growth.scheme != "split"}
-        if retried := [growing[axis] for axis in blamed if growing[axis] in fresh - self.copied.keys()]:
+        lenient = plan.scheme in ("auto", "fresh")
+        made = {growth.name for growth in plan.axes if lenient and growth.scheme != "split"}
+        if retried := [growing[axis] for axis in blamed if growing[axis] in made - self.copied.keys()]:
             self.copied |= dict.fromkeys(retried, refusal.reason)
             return
         for axis in blamed:  # in the plan's order, which makes the same bytes of the same model

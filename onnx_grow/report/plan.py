@@ -67,11 +67,10 @@ def notes(plan: WidenPlan | DeepenPlan | GrowPlan) -> tuple[str, ...]:
 def _notes(plan: WidenPlan | DeepenPlan) -> tuple[str, ...]:
     if not hasattr(plan, "axes"):
         return plan.notes
-    others = Counter(axis.scheme for axis in plan.axes if axis.because)
-    first = {
-        scheme: next(axis for axis in plan.axes if axis.because and axis.scheme == scheme)
-        for scheme in others
-    }
+    axes = () if getattr(plan, "scheme", None) == "auto" else plan.axes  # where no scheme was asked for, none had to give way
+    told = [axis for axis in axes if axis.because]
+    others = Counter(axis.scheme for axis in told)
+    first = {scheme: next(axis for axis in told if axis.scheme == scheme) for scheme in others}
     return tuple(
         f"{counted(n, 'axis', 'axes')} of {len(plan.axes):,} by {scheme}: {first[scheme].name}, because {first[scheme].because}"
         for scheme, n in others.items()
