@@ -22,7 +22,7 @@ def test_a_long_history_forgets_the_details_of_what_is_oldest(monkeypatch: pytes
     assert [entry["plan"]["seed"] for entry in entries] == list(range(12))
     assert entries[0]["plan"] == {
         "operation": "widen",
-        "scheme": "split",
+        "scheme": "auto",
         "seed": 0,
         "noise": 0.0,
         "shortened": {"axes": 2},

@@ -67,7 +67,9 @@ def notes(plan: WidenPlan | DeepenPlan | GrowPlan) -> tuple[str, ...]:
 def _notes(plan: WidenPlan | DeepenPlan) -> tuple[str, ...]:
     if not hasattr(plan, "axes"):
         return plan.notes
-    axes = () if getattr(plan, "scheme", None) == "auto" else plan.axes  # where no scheme was asked for, none had to give way
+    axes = (
+        () if getattr(plan, "scheme", None) == "auto" else plan.axes
+    )  # where no scheme was asked for, none had to give way
     told = [axis for axis in axes if axis.because]
     others = Counter(axis.scheme for axis in told)
     first = {scheme: next(axis for axis in told if axis.scheme == scheme) for scheme in others}
