@@ -133,7 +133,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     for name in ("missing.npz", "text.npz", "cut.npz", "empty", "objects.npy"):
-        with pytest.raises(InvalidRequestError, match="calibration f"):
+        with pytest.raises(InvalidRequestError, match=r"cannot be read|holds no"):
             deepen(build(TEXT), calibration=tmp_path / name)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from onnx import TensorProto, helper
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.growth.deepen_plan import Statistics
 from onnx_grow.model import Draft, Model, nested, staged
+from onnx_grow.model.arrays import read_arrays
 from onnx_grow.shapes import Shapes
 
 __all__ = ["Calibration", "channel_statistics"]
@@ -130,16 +130,9 @@ def _given(model: Model, calibration: Calibration) -> Iterator[dict[str, Array]]
 
 def _read(model: Model, path: Path) -> dict[str, Array]:
     inputs = [value.name for value in _inputs(model)]
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidRequestError(
-            f"the calibration file {str(path)!r} cannot be read: {error}",
-            hint="it has to be an .npz or .npy file",
-        ) from error
+    loaded = read_arrays(path)
+    if not isinstance(loaded, np.ndarray):
+        return loaded
     if len(inputs) != 1:
         raise InvalidRequestError(
             f"the calibration file {str(path)!r} holds one array and the model has {len(inputs)} inputs",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from onnx import helper
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Model
+from onnx_grow.model.arrays import read_arrays
 from onnx_grow.training.requirements import require
 
 __all__ = ["Examples", "Interface", "Pixels", "interface", "pixels", "read_examples", "told"]
@@ -213,18 +213,12 @@ class _Arrays:
 
 
 def _loaded(file: Path) -> dict[str, Array]:
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise InvalidRequestError(
-                f"{file} holds one array, without labels", hint="give an .npz file with both"
-            )
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    loaded = read_arrays(file, hint="give an .npz file, or a folder of images")
+    if isinstance(loaded, np.ndarray):
         raise InvalidRequestError(
-            f"{file} cannot be read: {error}", hint="give an .npz file, or a folder of images"
-        ) from error
+            f"{file} holds one array, without labels", hint="give an .npz file with both"
+        )
+    return loaded
 
 
 def _fitting(

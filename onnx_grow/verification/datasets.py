@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_grow.errors import InvalidRequestError
+from onnx_grow.model.arrays import read_arrays
 from onnx_grow.verification.inputs import Feed
 
 __all__ = ["Given", "read"]
@@ -73,35 +73,26 @@ def _from_path(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Mapping[
 
 
 def _from_file(path: Path, names: Sequence[str]) -> Mapping[str, Array]:
-    if path.suffix == ".npz":
-        arrays: Mapping[str, Array] = _loaded(path, np.lib.npyio.NpzFile, "an .npz archive")
-        return arrays
-    if path.suffix != ".npy":
+    if path.suffix not in (".npz", ".npy"):
         raise InvalidRequestError(
             f"{path} is neither .npz nor .npy", hint="a folder of those, or of input_0.pb …, does as well"
         )
+    arrays = read_arrays(path)
+    if not isinstance(arrays, np.ndarray):
+        return arrays
     if len(names) != 1:
         raise InvalidRequestError(
             f"{path} holds one array and the model has {len(names)} inputs",
             hint=f"give an .npz with the arrays {', '.join(names)}",
         )
-    return {names[0]: _array(path)}
+    return {names[0]: arrays}
 
 
 def _array(path: Path) -> Array:
-    loaded: Array = _loaded(path, np.ndarray, "an array")
-    return loaded
-
-
-def _loaded(path: Path, kind: type[Any], what: str) -> Any:
-    """What numpy finds in a file; all arrays of an archive."""
-    try:
-        loaded: Any = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, kind):
-            raise InvalidRequestError(f"{path} does not hold {what}")
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidRequestError(f"{path} cannot be read: {error}") from None
+    array = read_arrays(path)
+    if not isinstance(array, np.ndarray):
+        raise InvalidRequestError(f"{path} does not hold an array, but several")
+    return array
 
 
 def _from_protobufs(folder: Path, names: Sequence[str]) -> Mapping[str, Array]:
