@@ -148,6 +148,7 @@ class TestManifest:
             ("pairs: [{original: a.onnx}]", "pairs[0] has no 'grown'"),
             ("pairs: [{original: a.onnx, grown: b, tolerence: 3}]", "did you mean 'tolerance'?"),
             ("pairs: [{original: a, grown: b, shapes: 3}]", "shapes is 3"),
+            ('pairs: [{original: a, grown: b, proof: "no"}]', "proof is 'no'"),
             ("tolerances: 3\npairs: [{original: a.onnx, grown: b}]", "did you mean 'tolerance'?"),
             (
                 "pairs: [{original: a, grown: b}, {original: a, grown: b, tolerance: -5}]",

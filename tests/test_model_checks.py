@@ -42,7 +42,7 @@ def test_optional_inputs_and_outputs_are_no_names() -> None:
 
 def test_a_name_assigned_twice_is_refused() -> None:
     proto = model("g (float[2] x) => (float[2] y) { y = Relu(x) y = Abs(x) }")
-    assert refused(proto) == "node #1 (Abs) assigns 'y', which exists already"
+    assert refused(proto) == "node 'y' (Abs) assigns 'y', which exists already"
     assert "assigns 'x'" in refused(model("g (float[2] x) => (float[2] x) { x = Relu(x) }"))
 
 
@@ -63,11 +63,11 @@ def test_an_initializer_may_also_be_an_input() -> None:
 
 def test_cycles_and_unsorted_nodes_are_told_from_missing_values() -> None:
     cycle = model("g (float[2] x) => (float[2] y) { a = Add(x, b) b = Relu(a) y = Relu(b) }")
-    assert "reads 'b' before node #1 (Relu) computes it: the graph is cyclic or not sorted" in refused(cycle)
+    assert "reads 'b' before node 'b' (Relu) computes it: the graph is cyclic or not sorted" in refused(cycle)
     itself = model("g (float[2] x) => (float[2] y) { y = Add(x, y) }")
-    assert "before node #0 (Add) computes it" in refused(itself)
+    assert "before node 'y' (Add) computes it" in refused(itself)
     missing = model("g (float[2] x) => (float[2] y) { y = Add(x, nowhere) }")
-    assert refused(missing) == "node #0 (Add) reads 'nowhere', which nothing computes"
+    assert refused(missing) == "node 'y' (Add) reads 'nowhere', which nothing computes"
     assert refused(model("g (float[2] x) => (float[2] z) { y = Relu(x) }")) == (
         "the graph output 'z' is computed by no node"
     )
@@ -86,7 +86,7 @@ BRANCHES = """g (bool c, float[2] x) => (float[2] y) <float[2] w = {1, 2}> {
 def test_subgraphs_read_what_the_graphs_around_them_have_computed() -> None:
     proto = model(BRANCHES)
     check(proto)
-    assert sorted(captured(proto.graph.node[1])) == ["c", "h", "h", "w", "x"]
+    assert sorted(captured(proto.graph.node[1])) == ["c", "h", "w", "x"]
     early = model(BRANCHES)
     nodes = [early.graph.node[1], early.graph.node[0]]
     del early.graph.node[:]
@@ -112,7 +112,28 @@ def test_a_name_is_local_only_inside_its_own_graph() -> None:
                  else_branch = e () => (float[2] b) { b = Relu(x) }>
     }""")
     assert set(captured(proto.graph.node[0])) == {"c", "x", "p"}
-    assert refused(proto) == "node #0 (If) reads 'p', which nothing computes"
+    assert refused(proto) == "node 'y' (If) reads 'p', which nothing computes"
+
+
+def test_what_one_branch_defines_the_other_captures() -> None:
+    proto = model("""g (bool c, float[2] x) => (float[2] y) {
+      y = If(c) <then_branch = t () => (float[2] a) {
+                   a = If(c) <then_branch = t2 () => (float[2] p) { p = Identity(w) },
+                              else_branch = e2 () => (float[2] q) <float[2] w = {1, 2}> { q = Identity(w) }> },
+                 else_branch = e () => (float[2] b) { b = Relu(x) }>
+    }""")
+    assert list(captured(proto.graph.node[0])) == ["c", "w", "x"]
+    assert refused(proto) == "node 'y' (If) reads 'w', which nothing computes"
+
+
+def test_only_nodes_of_functions_refer_to_attributes_of_those() -> None:
+    proto = model("g (float[2] x) => (float[2] y) { y = Softmax(x) }")
+    proto.functions.append(function("A"))
+    proto.functions[0].node.append(proto.graph.node[0])
+    for node in (proto.functions[0].node[0], proto.graph.node[0]):
+        check(proto)
+        node.attribute.add(name="axis", type=onnx.AttributeProto.INT, ref_attr_name="axis")
+    assert "node 'y' (Softmax) takes 'axis' from the attribute of a function" in refused(proto)
 
 
 def test_names_that_are_not_text_are_refused() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from onnx import helper
 
-from onnx_grow.model.names import describe, quoted
+from onnx_grow.model.names import Names, quoted, title
 
 
 def test_names_stay_on_one_line_and_short() -> None:
@@ -12,6 +12,14 @@ def test_names_stay_on_one_line_and_short() -> None:
     assert len(quoted("x" * 10_000)) < 130
 
 
-def test_nodes_are_named_by_position_where_they_have_no_name() -> None:
-    assert describe(3, helper.make_node("Conv", [], [], name="c")) == "node 'c' (Conv)"
-    assert describe(3, helper.make_node("Conv", [], [])) == "node #3 (Conv)"
+def test_nodes_are_named_by_their_first_output_where_they_have_no_name() -> None:
+    assert title(helper.make_node("Conv", [], ["y"], name="c")) == "node 'c' (Conv)"
+    assert title(helper.make_node("Conv", [], ["", "y"])) == "node 'y' (Conv)"
+    assert title(helper.make_node("a\nb", [], [])) == "node '' (a\\nb)"
+
+
+def test_fresh_names_are_taken_from_then_on() -> None:
+    names = Names(["x", "x_1"])
+    assert [names.fresh("x"), names.fresh("x"), names.fresh("y")] == ["x_2", "x_3", "y"]
+    names.take(["y_1"])
+    assert names.fresh("y") == "y_2"

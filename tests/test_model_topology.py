@@ -77,7 +77,6 @@ def exotic() -> dict[str, onnx.ModelProto]:
     add("type attribute").graph.node[0].attribute.append(helper.make_attribute("t", sequence))
     tensor = numpy_helper.from_array(np.float32([1]), "t")
     add("tensors").graph.node[0].attribute.append(helper.make_attribute("ts", [tensor, tensor]))
-    add("reference").graph.node[0].attribute.add(name="r", ref_attr_name="a", type=onnx.AttributeProto.INT)
     add("no operator set").ClearField("opset_import")
     add("no operator set").ir_version = 2
     for dtype in TensorProto.DataType.values():

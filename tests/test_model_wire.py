@@ -80,12 +80,28 @@ def test_malformed_bytes_are_named(data: bytes, message: str) -> None:
         list(wire.fields(memoryview(data), 0, len(data)))
 
 
-def test_a_graph_of_too_many_parts_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "GRAPH_FIELDS", 10)
-    graph = b"\x0a\x00" * 11
-    data = wire.key(wire.GRAPH) + wire.varint(len(graph)) + graph
-    with pytest.raises(wire.MalformedError, match="more than 10 nodes"):
-        wire.bare(memoryview(data))
+@pytest.mark.parametrize(
+    "around",
+    [
+        (wire.GRAPH,),
+        (wire.SUBGRAPHS[0], wire.ATTRIBUTE, wire.NODE, wire.GRAPH),
+        (wire.SUBGRAPHS[1], wire.ATTRIBUTE, 7, 25),  # a graph in a node of a function
+        (2, 20),  # the algorithm of a training
+    ],
+)
+def test_a_graph_of_too_many_entries_is_refused_before_it_is_parsed(
+    monkeypatch: pytest.MonkeyPatch, around: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(wire, "ENTRIES", 10)
+    for count in (10, 11):
+        data = b"\x0a\x00" * count
+        for number in around:
+            data = wire.key(number) + wire.varint(len(data)) + data
+        if count == 10:
+            wire.bare(memoryview(data))
+        else:
+            with pytest.raises(wire.MalformedError, match="a graph has more than 10 entries"):
+                wire.bare(memoryview(data))
 
 
 def test_depth_counts_nested_graphs() -> None:

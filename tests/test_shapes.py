@@ -671,8 +671,8 @@ def test_problems_that_no_size_avoids_do_not_stop_inference() -> None:
             "p = Constant<value_ints = [2, 4]>() [parts] y, z, w = Split(x, p)",
             "parts.* 3 outputs for 2 parts",
         ),
-        ("[half] y = Add(x)", "half.* 1 inputs"),
-        ("[two] y, z = Relu(x)", "two.* 2 outputs"),
+        ("[half] y = Add(x)", "half.* 1 input, its operator has 2"),
+        ("[two] y, z = Relu(x)", "two.* 2 outputs, its operator has 1"),
     ],
 )
 def test_malformed_nodes_are_refused(body: str, message: str) -> None:

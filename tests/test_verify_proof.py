@@ -73,7 +73,7 @@ def test_what_has_no_implementation_is_named_and_fails_nothing() -> None:
     proof = prove(model, model, feed(2, 3, 8, 8))
     assert proof.ok
     assert proof.error is None
-    assert "FusedConv 'y'" in proof.detail
+    assert "node 'y' (FusedConv)" in proof.detail
 
 
 def test_random_numbers_are_no_proof() -> None:

@@ -65,6 +65,14 @@ def test_a_model_that_does_not_load_is_an_error_in_one_line(stage):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "body", ["y = Add(x)", "y = Equal(x)", "y = OneHot(x)", "i = Identity() y = Gather(i, x)"]
+)
+def test_a_malformed_node_is_onnxruntimes_to_refuse(stage, body):
+    with pytest.raises(InvalidModelError, match="does not load in ONNX Runtime"):
+        measure(build(f"(int64[N] x) => (int64[N] y) {{ {body} }}"), stage)
+
+
 def test_small_models_are_looked_at_longer(stage):
     assert len(measure(build(MLP), stage).feeds) == 9
     assert len(measure(build(MLP), stage, seeds=2).feeds) == 2

@@ -83,9 +83,8 @@ class CommandLine(click.Group):
             show_error("interrupted")
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # nor may the flush at exit complain
+            # Nor may the flush at exit complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(CLOSED_PIPE)
 
 
@@ -136,9 +135,8 @@ def _report(error: Exception, given: Sequence[str]) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if "--json" in given and not isinstance(
-        error, VerificationFailedError
-    ):  # which comes with the command's own document
+    # A VerificationFailedError comes with the command's own document.
+    if "--json" in given and not isinstance(error, VerificationFailedError):
         command = next((word for word in given if not word.startswith("-")), "")
         with suppress(OSError):  # which may be why we are here: the disk behind stdout is full
             show_document(

@@ -148,6 +148,8 @@ def _words(place: str, path: Path, key: str, value: Any) -> list[str]:
         case "inputs":
             return [f"--inputs={path.parent / str(value)}"]
         case "proof":
+            if not isinstance(value, bool):
+                raise InvalidRequestError(f"{place}: proof is {value!r}", hint="write true or false")
             return ["--proof" if value else "--no-proof"]
         case _:
             return [f"--{key.replace('_', '-')}={value}"]

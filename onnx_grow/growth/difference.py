@@ -18,7 +18,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, defs, helper, numpy_hel
 from onnx_grow.growth.provenance import continued, history
 from onnx_grow.model import Model, Weight, flattened
 from onnx_grow.model.bodies import MARKERS
-from onnx_grow.shapes.evaluation import is_default
+from onnx_grow.model.nodes import is_default
 
 __all__ = ["Change", "Difference", "LayerDifference", "aligned", "diff"]
 

@@ -27,7 +27,8 @@ from onnx_grow.errors import InvalidModelError
 from onnx_grow.model import wire
 from onnx_grow.model.checks import captured
 from onnx_grow.model.model import Model
-from onnx_grow.model.names import quoted
+from onnx_grow.model.names import Names, quoted
+from onnx_grow.model.nodes import is_default
 from onnx_grow.model.walk import all_names, nested_graphs, subgraphs
 from onnx_grow.model.weights import Inline, Weight
 
@@ -139,7 +140,7 @@ def _is_owner(node: NodeProto, opset: int) -> bool:
     if node.op_type not in _BODIES:
         return False
     bodies = {attribute.name: attribute.g for attribute in node.attribute if attribute.HasField("g")}
-    if node.domain not in ("", "ai.onnx") or _BODIES[node.op_type] != bodies.keys():
+    if not is_default(node) or _BODIES[node.op_type] != bodies.keys():
         return False
     if any(graph.sparse_initializer or graph.quantization_annotation for graph in bodies.values()):
         return False
@@ -192,7 +193,7 @@ class _Flattening:
         self.proto.CopyFrom(model.skeleton)
         self.graph = self.proto.graph
         self.weights: dict[str, Weight] = dict(model.weights)
-        self.taken = set(all_names(model.skeleton))
+        self.names = Names(all_names(model.skeleton))
         main = model.skeleton.graph
         self.used = {value.name for value in main.input} | {tensor.name for tensor in main.initializer}
         self.used |= {tensor.values.name for tensor in main.sparse_initializer}
@@ -257,7 +258,7 @@ class _Flattening:
                 results[result] = ""
         marker = self._marker(owner, EXIT)
         marker.input[:] = results
-        marker.output[:] = [name and _fresh(self.taken, f"{name}_result") for name in results]
+        marker.output[:] = [name and self.names.fresh(f"{name}_result") for name in results]
         passed = _pairs(frame.entry, _PASSED)
         renamed = {name: flat for name, flat in frame.names.items() if flat != name and name not in passed}
         frame.entry.attribute.append(_mapping(_RENAMED, renamed))
@@ -354,7 +355,7 @@ class _Flattening:
         names = self.frames[-1].names
         if name in names:
             raise InvalidModelError(f"a body assigns {quoted(name)} twice")
-        names[name] = _fresh(self.taken, name) if name in self.used else name
+        names[name] = self.names.fresh(name) if name in self.used else name
         self.used.add(names[name])
         return names[name]
 
@@ -386,7 +387,7 @@ class _Nesting:
         self.nodes = model.skeleton.graph.node
         self.defined = {value.name for value in self.graph.input} | self.weights.keys()
         self.defined |= {name for node in self.nodes for name in node.output}
-        self.taken = set(all_names(model.skeleton))
+        self.names = Names(all_names(model.skeleton))
         self.declared = self._take_declarations()
         self.original = self._original_names()
 
@@ -477,10 +478,10 @@ class _Nesting:
         for value, name in zip(graph.output, marker.input, strict=True):
             value.name = self._name(name, stack) if name else value.name
             if value.name not in inside:  # a body has to compute what it results in
-                source, value.name = value.name, _fresh(self.taken, f"{value.name}_result")
+                source, value.name = value.name, self.names.fresh(f"{value.name}_result")
                 body.nodes.append(
                     helper.make_node(
-                        "Identity", [source], [value.name], _fresh(self.taken, f"{value.name}_Identity")
+                        "Identity", [source], [value.name], self.names.fresh(f"{value.name}_Identity")
                     )
                 )
         graph.node.extend(body.nodes)
@@ -529,16 +530,6 @@ class _Nesting:
             if name in body.passed:
                 return body.passed[name]
         return self.original.get(name, name)
-
-
-def _fresh(taken: set[str], base: str) -> str:
-    """A name that is not taken, and is from now on."""
-    name, k = base, 0
-    while name in taken:
-        k += 1
-        name = f"{base}_{k}"
-    taken.add(name)
-    return name
 
 
 def _copy_fields(message: Any, to: Any, *but: str) -> None:

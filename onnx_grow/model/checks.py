@@ -8,7 +8,7 @@ import onnx
 from onnx import GraphProto, NodeProto
 
 from onnx_grow.errors import InvalidModelError
-from onnx_grow.model.names import describe, quoted
+from onnx_grow.model.names import quoted, title
 from onnx_grow.model.walk import graphs, nested_graphs, subgraphs
 
 __all__ = ["captured", "check"]
@@ -22,18 +22,19 @@ _Key = tuple[str, str, str]
 def check(model: onnx.ModelProto) -> None:
     """Raise InvalidModelError unless the main graph is sorted, acyclic and assigns every name once.
 
-    Function calls must not be cyclic, names must be text, and versions of operator sets such as there can be.
+    Function calls must not be cyclic, attributes of functions only be read there, names be text, and versions of operator sets such as
+    there can be.
     """
     _check_versions(model)
     _check_names(model)
+    _check_references(model.graph)
     _check_order(model.graph)
     _check_functions(model)
 
 
-def captured(node: NodeProto) -> Iterator[str]:
-    """The names that the subgraphs of a node read from the graphs around it, as often as they are read."""
-    for graph in subgraphs(node):
-        yield from _free(graph)
+def captured(node: NodeProto) -> dict[str, None]:
+    """The names that the subgraphs of a node read from the graphs around it, each once, in the order in which they are read."""
+    return dict.fromkeys(name for graph in subgraphs(node) for name in _free(graph))
 
 
 def _check_versions(model: onnx.ModelProto) -> None:
@@ -57,6 +58,16 @@ def _check_names(model: onnx.ModelProto) -> None:
                 raise InvalidModelError(f"a tensor has a name that is not UTF-8: {quoted(value.name)}")
 
 
+def _check_references(graph: GraphProto) -> None:
+    for inner in (graph, *nested_graphs(graph)):
+        for node in inner.node:
+            for attribute in node.attribute:
+                if attribute.ref_attr_name:
+                    raise InvalidModelError(
+                        f"{title(node)} takes {quoted(attribute.name)} from the attribute of a function, and is in none"
+                    )
+
+
 def _check_order(graph: GraphProto) -> None:
     known = _names("input", (value.name for value in graph.input))
     sparse = (tensor.values.name for tensor in graph.sparse_initializer)
@@ -68,9 +79,7 @@ def _check_order(graph: GraphProto) -> None:
                 raise InvalidModelError(_missing(graph, index, name))
         for name in node.output:
             if name and name in known:
-                raise InvalidModelError(
-                    f"{describe(index, node)} assigns {quoted(name)}, which exists already"
-                )
+                raise InvalidModelError(f"{title(node)} assigns {quoted(name)}, which exists already")
             known.add(name)
     for value in graph.output:
         if value.name not in known:
@@ -87,41 +96,21 @@ def _names(kind: str, names: Iterable[str]) -> set[str]:
 
 
 def _missing(graph: GraphProto, index: int, name: str) -> str:
-    reader = describe(index, graph.node[index])
-    for later in range(index, len(graph.node)):
-        if name in graph.node[later].output:
-            writer = describe(later, graph.node[later])
-            return f"{reader} reads {quoted(name)} before {writer} computes it: the graph is cyclic or not sorted"
+    reader = title(graph.node[index])
+    for later in graph.node[index:]:
+        if name in later.output:
+            return f"{reader} reads {quoted(name)} before {title(later)} computes it: the graph is cyclic or not sorted"
     return f"{reader} reads {quoted(name)}, which nothing computes"
 
 
-def _free(root: GraphProto) -> Iterator[str]:
-    local: dict[str, int] = {}
-    frames: list[tuple[list[str], Iterator[NodeProto | None], GraphProto]] = []
-
-    def enter(graph: GraphProto) -> None:
-        names = [v.name for v in graph.input] + [t.name for t in graph.initializer]
-        names += (t.values.name for t in graph.sparse_initializer)
-        for name in names:
-            local[name] = local.get(name, 0) + 1
-        frames.append((names, iter(graph.node), graph))
-
-    enter(root)
-    while frames:
-        names, nodes, graph = frames[-1]
-        node = next(nodes, None)
-        if node is None:
-            yield from (v.name for v in graph.output if v.name and not local.get(v.name))
-            for name in names:
-                local[name] -= 1
-            frames.pop()
-            continue
-        yield from (name for name in node.input if name and not local.get(name))
-        for name in node.output:
-            local[name] = local.get(name, 0) + 1
-            names.append(name)
-        for inner in subgraphs(node):
-            enter(inner)
+def _free(graph: GraphProto) -> Iterator[str]:
+    """The names that a graph reads and does not define. Recursive, as protobuf does not read graphs that are nested deep."""
+    local = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    local |= {tensor.values.name for tensor in graph.sparse_initializer}
+    for node in graph.node:
+        yield from (name for name in (*node.input, *captured(node)) if name and name not in local)
+        local.update(node.output)
+    yield from (value.name for value in graph.output if value.name and value.name not in local)
 
 
 def _check_functions(model: onnx.ModelProto) -> None:

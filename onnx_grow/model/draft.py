@@ -10,6 +10,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from onnx_grow.model.checks import captured
 from onnx_grow.model.model import Model
+from onnx_grow.model.names import Names
 from onnx_grow.model.walk import all_names
 from onnx_grow.model.weights import Weight
 
@@ -31,8 +32,7 @@ class Draft:
         self._constants: list[NodeProto] = []
         self._before: dict[int, list[NodeProto]] = {}
         self._after: dict[int, list[NodeProto]] = {}
-        self._taken = {"", *all_names(model.skeleton)}
-        self._counters: dict[str, int] = {}
+        self._names = Names(("", *all_names(model.skeleton)))
 
     def node(self, index: int) -> NodeProto:
         """Node `index` of the original model, to be edited in place; inserting does not shift the indices."""
@@ -40,12 +40,7 @@ class Draft:
 
     def fresh_name(self, base: str) -> str:
         """A name no tensor and no node of the model has, subgraphs included: `base`, else `base_1`, `base_2` …"""
-        name = base
-        while name in self._taken:
-            self._counters[base] = self._counters.get(base, 0) + 1
-            name = f"{base}_{self._counters[base]}"
-        self._taken.add(name)
-        return name
+        return self._names.fresh(base)
 
     def add_weight(self, base: str, weight: Weight) -> str:
         """Add an initializer under a fresh name, and return the name.
@@ -96,7 +91,7 @@ class Draft:
         return Model(proto, weights, data_files=self._model.data_files)
 
     def _note(self, node: NodeProto) -> None:
-        self._taken.update((node.name, *node.output))
+        self._names.take((node.name, *node.output))
 
     def _ordered_nodes(self) -> Iterator[NodeProto]:
         yield from self._constants

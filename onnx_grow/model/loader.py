@@ -50,7 +50,7 @@ def load(
     lie in the model's own folder and may not be reached through links that leave it, unless `allow_symlinks`
     says so (the layout of the Hugging Face cache). Nodes that are out of order are sorted. Raises InvalidModelError for anything
     that is not a sound ONNX model: not protobuf, incomplete, values that do not fit their shape, a graph that is cyclic,
-    names used twice. Graphs may be nested 32 deep, have 2,000,000 entries and tensors of 64 dimensions.
+    names used twice. Graphs may be nested 32 deep, graphs and nodes have 2,000,000 entries, tensors of 64 dimensions.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(os.path.abspath(source))

@@ -1,10 +1,12 @@
-"""How messages name things: on one line, whatever a file that is not trusted calls them."""
+"""Names: how messages show those of a file that is not trusted, and new ones that nothing has yet."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from onnx import NodeProto
 
-__all__ = ["describe", "quoted"]
+__all__ = ["Names", "quoted", "title"]
 
 _LONGEST = 120
 
@@ -15,12 +17,28 @@ def quoted(name: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
-def describe(index: int, node: NodeProto) -> str:
-    """A node by its name and operator; by its position where it has no name."""
-    return (
-        f"node {quoted(node.name)} ({_operator(node)})" if node.name else f"node #{index} ({_operator(node)})"
-    )
+def title(node: NodeProto) -> str:
+    """A node by its name, or its first output where it has none, and by its operator."""
+    name = node.name or next(filter(None, node.output), "")
+    return f"node {quoted(name)} ({quoted(node.op_type)[1:-1]})"
 
 
-def _operator(node: NodeProto) -> str:
-    return quoted(node.op_type)[1:-1]
+class Names:
+    """The names that are taken."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+        self._counts: dict[str, int] = {}
+
+    def take(self, names: Iterable[str]) -> None:
+        """Add names."""
+        self._taken.update(names)
+
+    def fresh(self, base: str) -> str:
+        """A name that is not taken, and is from now on: `base`, else `base_1`, `base_2` …"""
+        name = base
+        while name in self._taken:
+            self._counts[base] = self._counts.get(base, 0) + 1
+            name = f"{base}_{self._counts[base]}"
+        self._taken.add(name)
+        return name

@@ -21,6 +21,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_grow.model.checks import captured
 from onnx_grow.model.model import Model
+from onnx_grow.model.names import Names
+from onnx_grow.model.nodes import constant, is_default
 from onnx_grow.model.walk import all_names
 
 __all__ = ["unlisted"]
@@ -58,7 +60,7 @@ class _Unlisting:
         self.spare: set[str] = set()
         self.nameless: set[str] = set()
         self.names: dict[str, str] = {}
-        self.taken = set(all_names(model.skeleton))
+        self.taken = Names(all_names(model.skeleton))
         self.constants = {
             node.output[0]: attribute
             for node in self.graph.node
@@ -144,11 +146,11 @@ class _Unlisting:
         return [*stack, helper.make_node("Concat", operands, node.output, node.name, axis=stated["axis"])]
 
     def _unsqueezed(self, node: NodeProto, elements: list[str], axis: int) -> list[NodeProto]:
-        fresh = [self._fresh(f"{node.output[0]}_{k}") for k in range(len(elements))]
+        fresh = [self.taken.fresh(f"{node.output[0]}_{k}") for k in range(len(elements))]
         if self.model.opset < 13:
             pairs = zip(elements, fresh, strict=True)
             return [helper.make_node("Unsqueeze", [old], [new], new, axes=[axis]) for old, new in pairs]
-        axes = self._constant(self._fresh(f"{node.output[0]}_axes"), np.array([axis], np.int64))
+        axes = self._constant(self.taken.fresh(f"{node.output[0]}_axes"), np.array([axis], np.int64))
         pairs = zip(elements, fresh, strict=True)
         return [
             axes,
@@ -163,19 +165,19 @@ class _Unlisting:
         if lengths is None or not 0 < len(lengths) <= _LONGEST or min(lengths) < 0:
             return
         name = node.output[0]
-        parts = [self._fresh(f"{name}_{k}") for k in range(len(lengths))]
+        parts = [self.taken.fresh(f"{name}_{k}") for k in range(len(lengths))]
         self.lists[name] = parts
         self.spare.update(parts)
         self.nameless.update(parts)
         if not _has(node, 1) and not stated.get("keepdims", 1):
             for k, part in enumerate(parts):
-                index = self._constant(self._fresh(f"{part}_index"), np.array(k, np.int64))
+                index = self._constant(self.taken.fresh(f"{part}_index"), np.array(k, np.int64))
                 yield index
                 yield helper.make_node("Gather", [node.input[0], index.output[0]], [part], part, axis=axis)
         elif self.model.opset < 13:
             yield helper.make_node("Split", node.input[:1], parts, node.name, axis=axis, split=lengths)
         else:
-            sizes = self._constant(self._fresh(f"{name}_lengths"), np.array(lengths, np.int64))
+            sizes = self._constant(self.taken.fresh(f"{name}_lengths"), np.array(lengths, np.int64))
             yield sizes
             yield helper.make_node("Split", [node.input[0], sizes.output[0]], parts, node.name, axis=axis)
 
@@ -223,14 +225,7 @@ class _Unlisting:
 
     def _constant(self, name: str, value: Array) -> NodeProto:
         self.spare.add(name)
-        return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
-
-    def _fresh(self, base: str) -> str:
-        name = base
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
+        return constant(name, value)
 
 
 def _has(node: NodeProto, i: int) -> bool:
@@ -240,5 +235,5 @@ def _has(node: NodeProto, i: int) -> bool:
 def _is(node: NodeProto, *operators: str) -> bool:
     """Whether a node is one of these operators, with the inputs and outputs that it must have."""
     needed = {"Constant": 0, "SequenceEmpty": 0, "SequenceAt": 2, "SequenceInsert": 2}.get(node.op_type, 1)
-    known = node.op_type in operators and node.domain in ("", "ai.onnx")
+    known = node.op_type in operators and is_default(node)
     return known and len(node.output) == 1 and all(_has(node, i) for i in range(needed))

@@ -86,9 +86,8 @@ def install(folder: Path, target: Path) -> None:
     except OSError:
         os.replace(previous, target) if existed else os.unlink(target)
         raise
-    with suppress(
-        OSError
-    ):  # the new model is in place and complete; its final form comes with `settle` if not now
+    # The new model is in place and complete; its final form comes with `settle` if not now.
+    with suppress(OSError):
         _finish(folder, target)
 
 

@@ -15,7 +15,10 @@ import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from onnx_grow.model.model import Model
+from onnx_grow.model.names import Names
+from onnx_grow.model.nodes import NUMBERS, is_default
 from onnx_grow.model.walk import nested_graphs
+from onnx_grow.model.weights import DATA_FIELDS
 
 __all__ = ["Held", "held"]
 
@@ -51,14 +54,14 @@ def held(model: Model, skeleton: onnx.ModelProto | None = None) -> Iterator[Held
     With a copy of the model's skeleton, what is found is in the copy.
     """
     main = (skeleton or model.skeleton).graph
-    taken: set[str] = set(model.weights)
+    names = Names(model.weights)
     for name, weight in model.weights.items():
         if weight.dtype != TensorProto.STRING:
             yield Held(name, name, main, weight.dtype, weight.shape, weight.array, is_weight=True)
     for graph in (main, *nested_graphs(main)):
         for name, dtype, shape, array, replace in _inline(graph, graph is main):
             if dtype != TensorProto.STRING:
-                yield Held(_fresh(taken, name), name, graph, dtype, shape, array, replace)
+                yield Held(names.fresh(name), name, graph, dtype, shape, array, replace)
 
 
 Found = tuple[str, int, tuple[int, ...], Callable[[], Array], Callable[[Array], None] | None]
@@ -71,23 +74,27 @@ def _inline(graph: GraphProto, is_main: bool) -> Iterator[Found]:
     for sparse in graph.sparse_initializer:
         yield sparse.values.name, *_sparse(sparse)
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output:
-            yield _constant(node)
+        if node.op_type == "Constant" and is_default(node) and node.output:
+            yield from _constant(node)
 
 
-def _constant(node: NodeProto) -> Found:
-    attribute = next(entry for entry in node.attribute if entry.type != AttributeProto.UNDEFINED)
+def _constant(node: NodeProto) -> Iterator[Found]:
+    """What a Constant node holds; nothing where its value is strings, or none that the operator knows."""
     name = node.output[0]
-    if attribute.HasField("t"):
-        return name, *_dense(attribute.t)
-    if attribute.HasField("sparse_tensor"):
-        return name, *_sparse(attribute.sparse_tensor)
-    value = helper.get_attribute_value(attribute)
-    dtype = _LISTS[attribute.name]
-    if dtype == TensorProto.STRING:
-        return name, dtype, (), np.zeros(0).copy, None
-    array = np.array(value, helper.tensor_dtype_to_np_dtype(dtype))
-    return name, dtype, array.shape, array.copy, _Numbers(attribute)
+    for attribute in node.attribute[:1]:
+        if attribute.HasField("t"):
+            yield name, *_dense(attribute.t)
+        elif attribute.HasField("sparse_tensor"):
+            yield name, *_sparse(attribute.sparse_tensor)
+        elif dtype := NUMBERS.get(attribute.name):
+            array = np.array(helper.get_attribute_value(attribute), dtype)
+            yield (
+                name,
+                helper.np_dtype_to_tensor_dtype(array.dtype),
+                array.shape,
+                array.copy,
+                _Numbers(attribute),
+            )
 
 
 def _dense(tensor: TensorProto) -> Any:
@@ -96,16 +103,6 @@ def _dense(tensor: TensorProto) -> Any:
 
 def _sparse(sparse: SparseTensorProto) -> Any:
     return sparse.values.data_type, tuple(sparse.dims), _Dense(sparse), None
-
-
-_LISTS = {
-    "value_float": TensorProto.FLOAT,
-    "value_floats": TensorProto.FLOAT,
-    "value_int": TensorProto.INT64,
-    "value_ints": TensorProto.INT64,
-    "value_string": TensorProto.STRING,
-    "value_strings": TensorProto.STRING,
-}
 
 
 @dataclass(frozen=True)
@@ -122,12 +119,9 @@ class _Write:
 
     def __call__(self, array: Array) -> None:
         written = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape))
-        for field in ("raw_data", *_TYPED):
+        for field in ("raw_data", *DATA_FIELDS):
             self.tensor.ClearField(field)
         self.tensor.raw_data = written.raw_data
-
-
-_TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
 @dataclass(frozen=True)
@@ -159,12 +153,3 @@ class _Dense:
         else:
             dense[tuple(indices.T)] = values
         return dense
-
-
-def _fresh(taken: set[str], base: str) -> str:
-    name, k = base, 0
-    while name in taken:
-        k += 1
-        name = f"{base}_{k}"
-    taken.add(name)
-    return name

@@ -37,8 +37,17 @@ SUBGRAPHS: Final = (6, 11)
 RAW_DATA: Final = 9
 """TensorProto.raw_data"""
 
-GRAPH_FIELDS: Final = 2_000_000
-"""Nodes, tensors and declarations one graph may have: an empty node is 2 bytes here and 150 in memory."""
+ENTRIES: Final = 2_000_000
+"""Nodes, tensors, declarations and the like that one graph or node may have: an empty node is 2 bytes here and 150 in memory."""
+_INSIDE: Final = {
+    "model": {GRAPH: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node"},
+    "graph": {NODE: "node"},
+    "node": {ATTRIBUTE: "attribute"},
+    "attribute": dict.fromkeys(SUBGRAPHS, "graph"),
+}
+"""The fields of a ModelProto, TrainingInfoProto and so on in which nodes and graphs lie."""
 
 BYTES: Final = 2
 """The wire type of strings, bytes, tensors and graphs."""
@@ -65,8 +74,9 @@ def bare(data: memoryview) -> tuple[bytes, list[Span | None]]:
     """Split a serialized ModelProto into itself without the raw bytes of its graph's initializers, and those.
 
     The spans `(offset, length)` are in initializer order; None for an initializer without `raw_data`.
-    Raises MalformedError.
+    Raises MalformedError, also for a model of which some part has more entries than `ENTRIES`.
     """
+    _check_entries(data)
     spans: list[Span | None] = []
     model: list[bytes | memoryview] = []
     kept = 0
@@ -139,12 +149,23 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+def _check_entries(data: memoryview) -> None:
+    """Raise MalformedError where a message has too many entries, of which each takes two bytes at least."""
+    large = [("model", 0, len(data))]
+    while large:
+        kind, start, end = large.pop()
+        for count, field in enumerate(fields(data, start, end)):
+            if count == ENTRIES:
+                raise MalformedError(f"a {kind} has more than {ENTRIES:,} entries")
+            inner = _INSIDE[kind].get(field.number) if field.wire == BYTES else None
+            if inner is not None and field.end - field.start >= 2 * ENTRIES:
+                large.append((inner, field.start, field.end))
+
+
 def _bare_graph(data: memoryview, graph: Field, spans: list[Span | None]) -> bytes:
     pieces: list[bytes | memoryview] = []
     kept = graph.start
-    for count, field in enumerate(fields(data, graph.start, graph.end)):
-        if count == GRAPH_FIELDS:
-            raise MalformedError(f"the graph has more than {GRAPH_FIELDS:,} nodes and tensors")
+    for field in fields(data, graph.start, graph.end):
         if field.number == INITIALIZER and field.wire == BYTES:
             tensor, span = _bare_tensor(data, field)
             spans.append(span)

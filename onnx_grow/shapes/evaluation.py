@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 
 from onnx_grow.errors import InvalidModelError
+from onnx_grow.model.names import title
+from onnx_grow.model.nodes import is_default
 from onnx_grow.shapes.types import Array
 
 RANDOM = frozenset(
@@ -44,11 +46,6 @@ def default_opset(opset_imports: Iterable[onnx.OperatorSetIdProto]) -> int:
     return next((entry.version for entry in opset_imports if entry.domain in ("", "ai.onnx")), 1)
 
 
-def is_default(node: onnx.NodeProto) -> bool:
-    """Whether the operator is of the default domain."""
-    return node.domain in ("", "ai.onnx")
-
-
 @cache
 def _implementation(op_type: str, opset: int) -> Any:
     from onnx.reference import ReferenceEvaluator
@@ -64,8 +61,3 @@ def _run_parameters(opset: int) -> dict[str, Any]:
 
 def _has_subgraph(node: onnx.NodeProto) -> bool:
     return any(attribute.type in (attribute.GRAPH, attribute.GRAPHS) for attribute in node.attribute)
-
-
-def title(node: onnx.NodeProto) -> str:
-    """How a message names a node: by its name, or by its first output."""
-    return f"node {node.name or (node.output[0] if node.output else '')!r} ({node.op_type})"

@@ -81,9 +81,8 @@ def _fitting(
     for sizes in candidates(model, inputs):
         try:
             walk = Walk.over(graph, sizes, {})
-        except (
-            InvalidModelError
-        ) as error:  # other sizes may do: a Squeeze without axes leaves more dimensions then
+        except InvalidModelError as error:
+            # Other sizes may do: a Squeeze without axes leaves more dimensions then.
             refused = refused or error
             continue
         if not walk.problems:

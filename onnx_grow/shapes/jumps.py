@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 
 from onnx_grow.errors import InvalidModelError
-from onnx_grow.shapes.evaluation import evaluate, is_default
+from onnx_grow.model.nodes import is_default
+from onnx_grow.shapes.evaluation import evaluate
 from onnx_grow.shapes.types import Array
 
 Values = Mapping[str, Array]

@@ -229,9 +229,7 @@ def _size(dim: int | Symbol, sizes: Mapping[Symbol, int]) -> int:
 
 def _tree(dim: str) -> ast.expr | None:
     """The expression that a dim's name spells, None if it is just a name."""
-    if (
-        len(dim) > 200
-    ):  # no exporter writes such an expression; the parser need not see what somebody else wrote
+    if len(dim) > 200:  # no exporter writes such an expression: the parser need not see it
         return None
     try:
         tree = ast.parse(dim, mode="eval").body

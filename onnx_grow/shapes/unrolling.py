@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, helper
 
 from onnx_grow.model import Model
 from onnx_grow.model.bodies import ENTRY, EXIT, FORMALS, JOIN, MARKERS, states
+from onnx_grow.model.nodes import constant
 
 Shape = tuple[int, ...]
 
@@ -56,12 +57,12 @@ def _entered(marker: NodeProto, axes: list[int], shapes: Mapping[str, Shape]) ->
     for k, name in enumerate(marker.output):
         if marker.op_type == "Loop" and k < 2:
             value = np.full(shapes.get(name, ()), k == 1, bool if k else np.int64)
-            yield _constant(name, value)
+            yield constant(name, value)
         elif k in carried and name:
             yield _same(marker.input[k], name)
         elif name:
             first, axis = f"{name}/onnx_grow_first", axes[k - len(carried)]
-            yield _constant(first, np.array(0))
+            yield constant(first, np.array(0))
             yield helper.make_node("Gather", [marker.input[k], first], [name], axis=axis)
 
 
@@ -83,14 +84,10 @@ def _collected(
         if opset < 13:
             yield helper.make_node("Unsqueeze", [marker.input[results + o]], [one], axes=along)
         else:
-            yield _constant(axis, np.array(along))
+            yield constant(axis, np.array(along))
             yield helper.make_node("Unsqueeze", [marker.input[results + o], axis], [one])
-        yield _constant(long, np.array(shapes.get(name, (1,)), np.int64))
+        yield constant(long, np.array(shapes.get(name, (1,)), np.int64))
         yield helper.make_node("Expand", [one, long], [name])
-
-
-def _constant(name: str, value: np.ndarray[Any, Any]) -> NodeProto:
-    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
 
 
 def _same(name: str, to: str) -> NodeProto:

@@ -23,10 +23,12 @@ from onnx_grow.errors import InvalidModelError
 from onnx_grow.model import Model, inlined
 from onnx_grow.model.bodies import BRANCH, ENTRY, EXIT, FORMALS, JOIN, flattened, states
 from onnx_grow.model.checks import captured
+from onnx_grow.model.names import title
+from onnx_grow.model.nodes import NUMBERS, is_default
 from onnx_grow.shapes import types
-from onnx_grow.shapes.attributes import check_attributes
+from onnx_grow.shapes.checks import check_node
 from onnx_grow.shapes.counting import iterations
-from onnx_grow.shapes.evaluation import default_opset, evaluate, is_default, title
+from onnx_grow.shapes.evaluation import default_opset, evaluate
 from onnx_grow.shapes.fits import fits
 from onnx_grow.shapes.types import UNKNOWN, Array, Type
 
@@ -124,7 +126,7 @@ class Walk:
         self._iterations: list[int | None] = []  # of the Loops and Scans to be joined, where it is known
         self._states: dict[
             str, Type
-        ] = {}  # what holds in every iteration, where that is not the initial type
+        ] = {}  # of Loops and Scans, in every iteration, where they are not the initial types
         self._idle: set[str] = set()  # tensors of branches that are not taken
 
     @classmethod
@@ -218,8 +220,7 @@ class Walk:
             _find_schema(node.op_type, onnx_opset_version(), "") if is_default(node) else None
         )
         if formal is not None:
-            self._check(formal, node)
-            check_attributes(formal, node, self._shape)
+            check_node(formal, node, self._shape, self.values.get)
         operator = node.op_type if is_default(node) else ""
         if operator == "Constant" and self._constant(node):
             return
@@ -229,37 +230,14 @@ class Walk:
         elif operator:
             self._evaluate(node)
 
-    def _check(self, schema: OpSchema, node: onnx.NodeProto) -> None:
-        """Refuse a node with more or fewer inputs or outputs than its operator has: inference would crash, or ONNX Runtime."""
-        arity = _arity(schema)
-        if len(node.input) not in arity.inputs:
-            raise InvalidModelError(f"{title(node)} has {len(node.input)} inputs")
-        if (
-            "" in node.input[arity.listed :]
-        ):  # of others, exporters do leave out some that Resize says it needs
-            missing = list(node.input).index("", arity.listed)
-            raise InvalidModelError(f"{title(node)} has no input {missing}, which it needs")
-        if len(node.output) not in arity.outputs:
-            raise InvalidModelError(f"{title(node)} has {len(node.output)} outputs")
-        if node.op_type == "Split":
-            parts = {attribute.name: len(attribute.ints) or attribute.i for attribute in node.attribute}
-            sizes = self.values.get(node.input[1]) if len(node.input) > 1 else None
-            for count in (
-                parts.get("num_outputs"),
-                parts.get("split"),
-                None if sizes is None else sizes.size,
-            ):
-                if count not in (None, len(node.output)):
-                    raise InvalidModelError(f"{title(node)} has {len(node.output)} outputs for {count} parts")
-
     def _constant(self, node: onnx.NodeProto) -> bool:
         """Record a constant; False for the kinds that have no use as a value (strings, sparse tensors)."""
         attribute = next(iter(node.attribute), onnx.AttributeProto())
         name = node.output[0]
         if attribute.name == "value":
             self._store(name, attribute.t)
-        elif attribute.name in _NUMBERS:
-            self._know(name, np.array(helper.get_attribute_value(attribute), _NUMBERS[attribute.name]))
+        elif attribute.name in NUMBERS:
+            self._know(name, np.array(helper.get_attribute_value(attribute), NUMBERS[attribute.name]))
         return name in self.types
 
     def _store(self, name: str, tensor: TensorProto) -> None:
@@ -283,9 +261,7 @@ class Walk:
                 self.types.update(self._inferred(schema, node))
             except KeyError:  # the type of an input is not known
                 return
-            except (
-                Exception
-            ) as reason:  # the bindings pass on whatever C++ throws, and all of it means: rejected
+            except Exception as reason:  # whatever C++ throws, and all of it means: rejected
                 self.problems.append(f"{title(node)}: {str(reason).removeprefix('[ShapeInferenceError] ')}")
                 inferred = False
         for name in node.output:
@@ -435,10 +411,8 @@ class Walk:
     ) -> int | None:
         """How often a body runs, where nothing but its inputs' shapes and known values decides that."""
         if entry.op_type == "Scan":
-            first, axes = (
-                len(states(entry, len(entry.output))),
-                _attribute(entry, "scan_input_axes", None) or [0],
-            )
+            first = len(states(entry, len(entry.output)))
+            axes = _attribute(entry, "scan_input_axes", None) or [0]
             return self.types.get(entry.input[first], UNKNOWN).size(axes[0])
         most = self.values.get(entry.input[0])
         conditions = [self.values.get(name) for name in (entry.input[1], marker.input[0]) if name]
@@ -506,12 +480,6 @@ class _Branch:
 
 
 _TAKEN = {True: b"then_branch", False: b"else_branch"}
-_NUMBERS = {
-    "value_int": np.int64,
-    "value_ints": np.int64,
-    "value_float": np.float32,
-    "value_floats": np.float32,
-}
 _PLAIN = frozenset(
     {
         AttributeProto.FLOAT,
@@ -572,26 +540,6 @@ def _keeps(dtype: int, shape: Iterable[int]) -> bool:
     """Whether a stored tensor is kept as a value."""
     limit = STORED_INTEGERS if dtype in types.INTEGERS else STORED_FLOATS if dtype in types.FLOATS else -1
     return prod(shape) <= limit
-
-
-@dataclass(frozen=True)
-class _Arity:
-    """How many inputs and outputs an operator takes, and from which on the inputs are a list."""
-
-    inputs: range
-    outputs: range
-    listed: int
-
-
-@cache
-def _arity(schema: OpSchema) -> _Arity:
-    kinds = [formal.option for formal in schema.inputs]
-    last = OpSchema.FormalParameterOption.Variadic
-    return _Arity(
-        range(schema.min_input, schema.max_input + 1),
-        range(schema.min_output, schema.max_output + 1),
-        kinds.index(last) if last in kinds else schema.max_input,
-    )
 
 
 def _schema(node: onnx.NodeProto, opset_imports: Iterable[onnx.OperatorSetIdProto]) -> OpSchema | None:

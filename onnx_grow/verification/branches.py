@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto
 
 from onnx_grow.model import Model
+from onnx_grow.model.names import Names
+from onnx_grow.model.nodes import constant, is_default
 from onnx_grow.model.walk import all_names
 
 __all__ = ["WAYS", "branches", "forced"]
@@ -38,17 +40,11 @@ def forced(model: Model, way: Way) -> Model:
     """The model in which every If takes the branch that `way` says."""
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model.skeleton)
-    taken = set(all_names(skeleton))
-    names = {
-        value: next(n for n in (f"taken_{value}{'_' * k}" for k in range(99)) if n not in taken)
-        for value in way
-    }
+    names = Names(all_names(skeleton))
+    taken = {value: names.fresh(f"taken_{value}") for value in set(way)}
     for node, depth in list(_ifs(skeleton.graph)):
-        node.input[0] = names[way[depth % 2]]
-    constants = [
-        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array(value)))
-        for value, name in names.items()
-    ]
+        node.input[0] = taken[way[depth % 2]]
+    constants = [constant(name, np.array(value)) for value, name in taken.items()]
     nodes = [*constants, *skeleton.graph.node]
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del skeleton.graph.node[:]
@@ -62,6 +58,6 @@ def _ifs(graph: GraphProto) -> Iterator[tuple[NodeProto, int]]:
     while stack:
         current, level = stack.pop()
         for node in current.node:
-            if node.op_type == "If" and node.domain in ("", "ai.onnx"):
+            if node.op_type == "If" and is_default(node):
                 yield node, level
                 stack += ((attribute.g, level + 1) for attribute in node.attribute if attribute.HasField("g"))

@@ -12,6 +12,7 @@ from onnx import TensorProto, ValueInfoProto
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import HISTORY, Model, dtype_name
+from onnx_grow.model.nodes import is_default
 from onnx_grow.model.walk import all_nodes
 from onnx_grow.verification.report import Check
 
@@ -212,7 +213,7 @@ _EXPERIMENTAL = {
 def _set_apart_experimental(proto: onnx.ModelProto) -> None:
     """Give ONNX's former experimental operators a domain: the checker knows no more of them, and does not print about them."""
     for node in all_nodes(proto):
-        if node.op_type in _EXPERIMENTAL and node.domain in ("", "ai.onnx"):
+        if node.op_type in _EXPERIMENTAL and is_default(node):
             node.domain = "experimental"
     proto.opset_import.add(domain="experimental", version=1)
 

@@ -12,9 +12,8 @@ def doubts(original: Model, grown: Model) -> list[str]:
     if _is_one_file(original, grown):
         return ["both are the same file: equality says nothing"]
     if HISTORY in original.metadata:
-        from onnx_grow.verification.replay import (
-            grew_from,  # with all that grows, which other pairs do not wait for
-        )
+        # It comes with all that grows, for which other pairs do not wait.
+        from onnx_grow.verification.replay import grew_from
 
         if grew_from(original, grown):
             return ["the first grew from the second: swapped?"]

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnx_grow.model import Model, Weight, rows_of
+from onnx_grow.model.nodes import is_default
 from onnx_grow.model.walk import all_nodes
 
 __all__ = ["Pieces"]
@@ -37,14 +38,14 @@ class Pieces:
 
     def run(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """What a node computes of such weights and of `values`, or None: it takes its weights whole."""
-        if node.op_type == "Gather":
-            found = self._looked_up(node, values)
-        elif node.op_type == "Transpose":
+        operator = node.op_type if is_default(node) else ""
+        if operator == "Transpose":
             return self._put_off(node)
-        elif node.op_type in ("MatMul", "Gemm") and node.domain in ("", "ai.onnx"):
+        found = None
+        if operator == "Gather":
+            found = self._looked_up(node, values)
+        elif operator in ("MatMul", "Gemm"):
             found = self._multiplied(node, values)
-        else:
-            found = None
         return None if found is None else [found]
 
     def _looked_up(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> Array | None:
@@ -63,11 +64,13 @@ class Pieces:
 
     def _put_off(self, node: onnx.NodeProto) -> Sequence[Any] | None:
         """Remember a matrix that is transposed for products alone; there is no result."""
+        if self._large(node.input[0]) is None:
+            return None
         read = [n for n in all_nodes(self.model.skeleton) if node.output[0] in n.input]
         multiplied = [n for n in self.model.skeleton.graph.node if self._multiplies(n, node.output[0])]
         turned = all(list(a.ints) == [1, 0] for a in node.attribute if a.name == "perm")
         alone = len(read) == len(multiplied) and not _is_result(self.model, node.output[0])
-        if self._large(node.input[0]) is None or not turned or not alone:
+        if not turned or not alone:
             return None
         self.turned[node.output[0]] = node.input[0]
         return []

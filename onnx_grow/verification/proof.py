@@ -19,7 +19,8 @@ import onnx
 from onnx import helper
 
 from onnx_grow.model import Model, inlined
-from onnx_grow.model.walk import nested_graphs
+from onnx_grow.model.checks import captured
+from onnx_grow.model.names import title
 from onnx_grow.verification.comparison import NOTHING, Deviation, Difference, difference, is_exact, quotient
 from onnx_grow.verification.noise import jittered
 from onnx_grow.verification.pieces import Pieces
@@ -106,7 +107,7 @@ def each_in_float64(
         if found is None:
             values |= {n: wide.weights[n].array() for n in names if n not in values and n in wide.weights}
             if missing := [name for name in names if name not in values]:
-                raise Unprovable(f"{_title(node)} reads {missing[0]!r}, which has no value")
+                raise Unprovable(f"{title(node)} reads {missing[0]!r}, which has no value")
             found = bench.run(node, {name: values[name] for name in names})
         results = {name: _wide(value) for name, value in zip(node.output, found, strict=False) if name}
         yield node, results
@@ -126,7 +127,7 @@ class _Bench:
 
     def run(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> Sequence[Any]:
         if node.op_type.removesuffix("Like") in RANDOM:
-            raise Unprovable(f"{_title(node)} draws random numbers")
+            raise Unprovable(f"{title(node)} draws random numbers")
         kernel = (node.domain, node.op_type, *(str(getattr(value, "dtype", "")) for value in values.values()))
         model = self._alone(node, values)
         if model and kernel not in self.lacking:
@@ -139,7 +140,7 @@ class _Bench:
                 return _by_reference(model, node, self.opsets, values)
         except Exception as reason:  # the reference implementations raise whatever numpy raises
             line = " ".join(str(reason).split())[:120]
-            raise Unprovable(f"{_title(node)} has no implementation in float64 ({line})") from reason
+            raise Unprovable(f"{title(node)} has no implementation in float64 ({line})") from reason
 
     def _alone(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> onnx.ModelProto | None:
         """A model of this node only; None where a value is no tensor."""
@@ -189,13 +190,8 @@ def _placed(node: onnx.NodeProto, results: Iterable[Any]) -> Sequence[Any]:
 
 
 def _inputs(node: onnx.NodeProto) -> list[str]:
-    """What a node reads, its bodies included."""
-    inner = list(nested_graphs(onnx.GraphProto(node=[node])))
-    made = {name for graph in inner for n in graph.node for name in n.output}
-    made |= {value.name for graph in inner for value in (*graph.input, *graph.initializer)}
-    read = [*node.input, *(name for graph in inner for n in graph.node for name in n.input)]
-    read += [value.name for graph in inner for value in graph.output]
-    return [name for name in dict.fromkeys(read) if name and (name in node.input or name not in made)]
+    """What a node reads, its bodies included, each name once."""
+    return list(filter(None, dict.fromkeys((*node.input, *captured(node)))))
 
 
 def _wide(value: Any) -> Any:
@@ -230,7 +226,3 @@ def _implausible(reference: Mapping[str, Any], expected: Mapping[str, Array]) ->
         if comparable and not _deviation(_wide(array), found).l2 <= PLAUSIBLE:
             return name
     return ""
-
-
-def _title(node: onnx.NodeProto) -> str:
-    return f"{node.op_type} '{node.name or next(filter(None, node.output), '')}'"

@@ -138,10 +138,10 @@ def measure(
     Raises InvalidModelError if ONNX Runtime does not load the model, or runs it with nothing that we try, and
     InvalidRequestError if it does not run with what the caller gave.
     """
-    wanted = signature(promoted(model) if uses_bfloat16(model) else model)
     source = stage.source(model, "original")
     try:
         with stage.opened(source, optimised=False) as session:
+            wanted = signature(promoted(model) if uses_bfloat16(model) else model)
             trials = Trials(session.run)
             if inputs is None:
                 made_up(trials, model, wanted, shapes, seeds)

@@ -20,6 +20,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from onnx_grow.model import Draft, Inline, Model, Weight, flattened, nested
+from onnx_grow.model.nodes import is_default
 from onnx_grow.model.walk import all_nodes
 from onnx_grow.verification.derived import Derived
 
@@ -47,7 +48,7 @@ def reordered(model: Model, seed: int) -> Model:
         held = [
             name for position, name in enumerate(node.input) if position in _HELD and name in model.weights
         ]
-        if node.domain not in ("", "ai.onnx") or any(readers[name] > 1 for name in held):
+        if not is_default(node) or any(readers[name] > 1 for name in held):
             continue
         rng = np.random.default_rng(zlib.crc32(" ".join(node.output).encode(), seed))
         if node.op_type in _RECURRENT:

@@ -1,4 +1,4 @@
-"""What attributes must be like before native code sees them: it divides by counts, indexes by axes, and trusts an equation to end.
+"""What a node must be like before native code sees it: that divides by counts, indexes by axes, and trusts an equation to end.
 
 ONNX's own inference and ONNX Runtime check much of this, but not all: they crash or never return where these checks are missing.
 """
@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 from onnx import AttributeProto, NodeProto
 from onnx.defs import OpSchema
 
 from onnx_grow.errors import InvalidModelError
-from onnx_grow.model.names import quoted
-from onnx_grow.shapes.evaluation import is_default, title
+from onnx_grow.model.names import quoted, title
+from onnx_grow.model.nodes import is_default
+from onnx_grow.shapes.types import Array
 
-__all__ = ["check_attributes"]
+__all__ = ["check_node"]
 
 _KINDS = AttributeProto.AttributeType
+_MANY = 1 << 30
+"""More than any operator has inputs: of a list, any number."""
 
 _COUNTS = frozenset(
     (
@@ -43,13 +47,54 @@ _ANY_AXIS = frozenset(("QuantizeLinear", "DequantizeLinear"))
 _EQUATION = re.compile(rb"(?:[A-Za-z, ]|\.\.\.)*(?:->(?:[A-Za-z ]|\.\.\.)*)?")
 
 
-def check_attributes(
+def check_node(
+    schema: OpSchema,
+    node: NodeProto,
+    shape: Callable[[str], tuple[int, ...] | None],
+    value: Callable[[str], Array | None],
+) -> None:
+    """Raise InvalidModelError for a node whose inputs, outputs or attributes are not those of its operator, or mean nothing.
+
+    `schema` is that of the operator; `shape` and `value` tell of tensors what is known.
+    """
+    _check_counts(schema, node)
+    if node.op_type == "Split":
+        _check_parts(node, value)
+    _check_attributes(schema, node, shape)
+
+
+def _check_counts(schema: OpSchema, node: NodeProto) -> None:
+    arity = _arity(schema)
+    for what, count, legal in (
+        ("input", len(node.input), arity.inputs),
+        ("output", len(node.output), arity.outputs),
+    ):
+        if count not in legal:
+            least, most = legal[0], legal[-1]
+            wanted = (
+                f"{least}" if least == most else f"{least} to {most}" if most < _MANY else f"{least} or more"
+            )
+            raise InvalidModelError(
+                f"{title(node)} has {count} {what}{'' if count == 1 else 's'}, its operator has {wanted}"
+            )
+    # Of others, exporters do leave out some that Resize says it needs.
+    if "" in node.input[arity.listed :]:
+        missing = list(node.input).index("", arity.listed)
+        raise InvalidModelError(f"{title(node)} has no input {missing}, which it needs")
+
+
+def _check_parts(node: NodeProto, value: Callable[[str], Array | None]) -> None:
+    """Raise InvalidModelError for a Split into more or fewer parts than it has outputs."""
+    parts = {attribute.name: len(attribute.ints) or attribute.i for attribute in node.attribute}
+    sizes = value(node.input[1]) if len(node.input) > 1 else None
+    for count in (parts.get("num_outputs"), parts.get("split"), None if sizes is None else sizes.size):
+        if count not in (None, len(node.output)):
+            raise InvalidModelError(f"{title(node)} has {len(node.output)} outputs for {count} parts")
+
+
+def _check_attributes(
     schema: OpSchema, node: NodeProto, shape: Callable[[str], tuple[int, ...] | None]
 ) -> None:
-    """Raise InvalidModelError for an attribute of another type than the operator's, one that is missing, or a value nothing can mean.
-
-    `schema` is that of the operator, `shape` tells shapes of tensors where they are known.
-    """
     formal = _formal(schema)
     found = {attribute.name: attribute.type for attribute in node.attribute}
     for name, (kind, required) in formal.items():
@@ -64,6 +109,26 @@ def check_attributes(
     if is_default(node):
         for attribute in node.attribute:
             _check_value(node, attribute, shape(node.input[0]) if node.input else None)
+
+
+@dataclass(frozen=True)
+class _Arity:
+    """How many inputs and outputs an operator takes, and from which on the inputs are a list."""
+
+    inputs: range
+    outputs: range
+    listed: int
+
+
+@cache
+def _arity(schema: OpSchema) -> _Arity:
+    kinds = [formal.option for formal in schema.inputs]
+    last = OpSchema.FormalParameterOption.Variadic
+    return _Arity(
+        range(schema.min_input, schema.max_input + 1),
+        range(schema.min_output, schema.max_output + 1),
+        kinds.index(last) if last in kinds else schema.max_input,
+    )
 
 
 @cache
