@@ -36,7 +36,7 @@ from onnx_grow.verification.replay import replay
 Arrays = dict[str, np.ndarray]
 Setting = int | Mapping[str, Sequence[int]]
 
-SCHEMES = ("split", "split", "copy", *get_args(Scheme))
+SCHEMES = ("auto", "split", "copy", *get_args(Scheme))
 DEEPEN_SCHEMES = (None, *get_args(DeepenScheme))
 PRECISIONS = {"double": (np.float64, np.float32), "single": (np.float32,), "half": (np.float16, np.float32)}
 IN_SINGLE = frozenset({"GroupNormalization", "RMSNormalization"})

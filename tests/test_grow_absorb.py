@@ -8,6 +8,7 @@ from graphs import assert_same, build, feeds, operators, run
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from onnx_grow.axes.table import KINDS
+from onnx_grow.growth.plan import Scheme
 from onnx_grow.growth.rewrite import draw_map
 from onnx_grow.growth.widening import inspect, widen
 from onnx_grow.model import Model, load
@@ -265,14 +266,39 @@ def widened(text: str, **widths: int) -> tuple[Model, Model]:
     return model, grown
 
 
-def test_weight_and_bias_take_the_scale_together() -> None:
-    model, grown = widened(summed("b = Add(a, s)", "double[6] s"), a=9)
+@pytest.mark.parametrize("scheme", ["copy", "auto"])
+def test_weight_and_bias_take_the_scale_together(scheme: Scheme) -> None:
+    """Equally, or in parts that are drawn element by element, so that copies learn apart."""
+    model = build(summed("b = Add(a, s)", "double[6] s"))
+    grown = widen(model, widths={"a": 9}, scheme=scheme)
+    assert_same(model, grown)
     g = draw_map("a", 6, 9, 0)
     counts = np.bincount(g)[g]
-    np.testing.assert_allclose(
-        grown.weights["v"].array(), model.weights["v"].array()[:, g] / counts, rtol=1e-15
-    )
-    np.testing.assert_allclose(grown.weights["s"].array(), model.weights["s"].array()[g] / counts, rtol=1e-15)
+    for name in ("v", "s"):
+        old, new = model.weights[name].array(), grown.weights[name].array()
+        equal = np.isclose(new, old[..., g] / counts, rtol=1e-15, atol=0)
+        assert equal.all() if scheme == "copy" else (equal == (counts == 1)).all()
+        np.testing.assert_array_equal(new @ np.eye(6)[g], old)
+
+
+def test_queries_are_split_between_copies_element_by_element_and_keys_stay_copies() -> None:
+    model = build(attending("p = MatMul(x, wq) q = Add(p, s)", "double[8] s"))
+    grown = widen(model, kind="head_dim")
+    assert_same(model, grown)
+    q, k = (grown.weights[name].array().reshape(-1, 2, 8) for name in ("wq", "wk"))
+    np.testing.assert_array_equal(k[..., :4], k[..., 4:])
+    np.testing.assert_array_equal((q[..., :4] + q[..., 4:]).reshape(-1, 8), model.weights["wq"].array())
+    parts = q[..., :4] / (q[..., :4] + q[..., 4:])
+    assert len(np.unique(parts.round(9))) == parts.size
+
+
+@pytest.mark.parametrize("bend", ["Relu", "Abs", "LayerNormalization"])
+def test_what_is_not_linear_on_the_way_is_scaled(bend: str) -> None:
+    """Parts of what a Relu takes are no parts of what it gives."""
+    how = "q = LayerNormalization(p, s)" if bend == "LayerNormalization" else f"r = Mul(p, s) q = {bend}(r)"
+    model = build(attending(f"p = MatMul(x, wq) {how}", "double[8] s"))
+    grown = widen(model, kind="head_dim")
+    assert_same(model, grown)
 
 
 def test_a_norm_takes_the_root() -> None:

@@ -75,6 +75,18 @@ def test_the_growth_map_alone_finds_a_channel_that_is_no_copy() -> None:
     assert trace(model, grown, X, grown_maps, allowed=1e-5).tensor == "d"  # type: ignore[union-attr]
 
 
+def test_copies_that_are_parts_of_a_channel_are_no_fault() -> None:
+    model = build("""(float[2,3,4] x) => (float[2,3,3] y) <float[4,6] wq, float[6] s, float[4,6] wk> {
+        q0 = MatMul(x, wq) q = Add(q0, s) k = MatMul(x, wk) t = Transpose<perm=[0,2,1]>(k) y = MatMul(q, t) }""")
+    grown = og.widen(model, kind="head_dim")
+    _, maps = replayed(model, grown)
+    feed = {"x": np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)}
+    assert trace(model, grown, feed, maps, allowed=1e-5) is None
+    wrong = grown.weights["wq"].array().copy()
+    wrong[0, 7] += np.float32(0.1)
+    assert trace(model, with_weights(grown, wq=wrong), feed, maps, allowed=1e-5).tensor == "q0"  # type: ignore[union-attr]
+
+
 def test_models_without_a_record_are_compared_by_name() -> None:
     model = build(NET)
     other = with_weights(model, w2=model.weights["w2"].array() * np.float32(1.01))

@@ -8,7 +8,7 @@ A scale is an array that broadcasts against its tensor: full size along the dime
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -32,6 +32,23 @@ Asked = Mapping[Place, Factors]
 
 _BITS = {16: 8, 10: 11, 1: 24, 11: 53}  # what these types keep of a number
 _MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_ADDITIVE = (
+    *_MOVES,
+    *(
+        "Add",
+        "Cast",
+        "Concat",
+        "Gather",
+        "Neg",
+        "ReduceSum",
+        "RotaryEmbedding",
+        "Slice",
+        "Split",
+        "Sub",
+        "Sum",
+    ),
+)
+_BILINEAR = ("Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "Mul", "MultiHeadAttention")
 _MOST_STEPS = 1024  # tried before a scale is left where it is
 _ROUNDING = 1e-12  # two scales are the same if they differ by no more
 _LARGEST = 1 << 24  # elements of a scale; one that varies over more is left where it is
@@ -98,6 +115,17 @@ class Absorption:
         self._steps = _MOST_STEPS
         taken = all(self._accepts(place, factors) for place, factors in asked.items())
         return self._search(asked, waiting or {}, len(self.analysis.topology.nodes)) if taken else None
+
+    def is_linear(self, places: Collection[Place]) -> bool:
+        """Whether nodes are linear in these of their inputs, all others held fixed: they move, add, or multiply one of them."""
+        return all(self._is_linear(node, i, (node, 1 - i) in places) for node, i in places)
+
+    def _is_linear(self, node: int, i: int, other: bool) -> bool:
+        """Whether a node is linear in an input, alone or together with the `other` one of its first two."""
+        proto = self.analysis.topology.proto(node)
+        if proto.op_type in _BILINEAR:
+            return (i > 1 or not other) and (proto.op_type != "Einsum" or len(proto.input) == 2)
+        return proto.op_type in _ADDITIVE or (proto.op_type == "Div" and i == 0)
 
     def shape(self, node: int, i: int) -> tuple[int, ...]:
         """The shape that an input will have."""

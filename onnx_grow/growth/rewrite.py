@@ -209,7 +209,7 @@ class _Rewrite:
                 waiting[contraction] = places
                 ahead.add(contraction)
                 continue
-            self._rescale(taken)
+            self._rescale(self._parted(taken, contraction))
             for node in {place[0] for place in taken if place in able}:
                 for place in waiting.pop(summing[node].pop()):
                     del able[place]
@@ -339,6 +339,41 @@ class _Rewrite:
         if len(places) > 1:
             ways.append({place: factors ** (1 / len(places)) for place, factors in places.items()})
         return next((taken for way in ways if (taken := self.absorption.take(way, others)) is not None), None)
+
+    def _parted(self, taken: Asked, contraction: Contraction) -> Asked:
+        """Split constants between copies, element by element, where scaling them was asked for; the scales that remain to be taken.
+
+        Of q k, summed over copies, all that q is linear in may be any parts of what it was, as long as the copies of k are equal; and
+        as those of q are not, those of k do not get the same gradients. Scaled copies would stay twins.
+        """
+        scaled = [(contraction.node, i) for i, _ in contraction.operands if (contraction.node, i) in taken]
+        if self.plan.scheme in ("copy", "noise") or len(scaled) > 1 or not self.absorption.is_linear(taken):
+            return taken
+        remaining = dict(taken)
+        for place in taken.keys() & self.uses.keys():
+            share = self._parts(place, taken[place], contraction.over)
+            if share is not None:
+                self.uses[place].shares[share.dim] = share
+                del remaining[place]
+        return remaining
+
+    def _parts(self, place: Place, factors: Factors, over: Dim) -> Share | None:
+        """The scales of a constant as parts of what its copies sum to; None where they are not."""
+        use, dims = self.uses[place], self.analysis.uses[place]
+        holding = [k for k, dim in enumerate(dims) if set(leaves(over)) & set(leaves(dim)) & self.maps.keys()]
+        if len(holding) != 1 or holding[0] in use.shares:
+            return None
+        (d,) = holding
+        g = use.maps[d]
+        if g is None or factors.shape[d] != factors.size:
+            return None
+        portions = np.broadcast_to(factors.reshape(-1), g.shape)
+        for copies in (self._classes(dims[d], over), g):
+            classes = np.where(portions == 1.0, len(g) + np.arange(len(g)), copies)
+            sums = np.bincount(classes, weights=portions)
+            if np.allclose(sums[classes], 1.0, rtol=1e-12):
+                return Share(d, np.unique(classes, return_inverse=True)[1], "unequal")
+        return None
 
     def _insert(self, contraction: Contraction) -> None:
         i, d = contraction.operands[0]

@@ -4,8 +4,8 @@ Both run in float64, node by node, where rounding hides nothing. What a tensor T
 
     T'[..., j, ...] = T[..., g(j), ...]
 
-with the growth map g, for all j that stand for an old channel. Scales that weights took along are no fault: a tensor counts that is wrong
-beyond a factor for each of its channels.
+with the growth map g, for all j that stand for an old channel. What weights took along is no fault: a tensor counts that is wrong beyond
+a factor for each of its channels, and whose copies do not sum to the old channels either.
 """
 
 from __future__ import annotations
@@ -96,18 +96,26 @@ def _deviation(a: Any, b: Any, maps: Map) -> float:
     if isinstance(a, list) or isinstance(b, list) or is_exact(a):
         return 0.0
     grown = [(d, g) for d, g in enumerate(maps) if g is not None]
+    old, summed = a, b
     for d, g in grown:
         if a.ndim != len(maps) or b.ndim != len(maps) or b.shape[d] != len(g):
             return float("inf")
         kept = np.flatnonzero(g >= 0)
-        a, b = np.take(a, g[kept], axis=d), np.take(b, kept, axis=d)
+        a, b, summed = np.take(a, g[kept], axis=d), np.take(b, kept, axis=d), _summed(summed, d, g, old)
     error = _relative(a, b)
     if error <= EXACT or not grown or a.shape != b.shape or not np.isfinite(a).all():
         return error
     others = tuple(d for d in range(a.ndim) if d not in dict(grown))
     square = np.sum(a * a, axis=others, keepdims=True)
     scale = np.sum(a * b, axis=others, keepdims=True) / np.where(square, square, 1)
-    return min(error, _relative(a * scale, b))
+    return min(error, _relative(a * scale, b), _relative(old, summed))
+
+
+def _summed(b: Array, d: int, g: Array, old: Array) -> Array:
+    """The sums over the copies of every old channel along dimension `d`."""
+    sums = np.zeros((old.shape[d], *np.delete(b.shape, d)), b.dtype)
+    np.add.at(sums, g[g >= 0], np.moveaxis(b, d, 0)[g >= 0])
+    return np.moveaxis(sums, 0, d)
 
 
 def _relative(a: Array, b: Array) -> float:
