@@ -31,6 +31,9 @@ def resize(node: Node) -> None:
     axes = [node.axis(a) for a in node.attribute("axes", range(len(dims)))]
     if node.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
         raise Unsupported("it crops")
+    for i in range(1, len(node.dims)):
+        for dim in node.input(i) if node.has(i) else ():
+            node.freeze(dim, "has one number for each dimension")
     scales = _scales(node)
     result: list[Dim] = list(dims)
     elements: list[Element] = []
