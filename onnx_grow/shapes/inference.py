@@ -12,7 +12,8 @@ from onnx_grow.model import Model, nested
 from onnx_grow.shapes import observation, types
 from onnx_grow.shapes.jumps import jumps, may_jump
 from onnx_grow.shapes.observation import Found, Sizes
-from onnx_grow.shapes.sizes import candidates, declared_inputs, dynamic_dims, enlarged
+from onnx_grow.shapes.sizes import candidates, declared_inputs, dynamic_dims, enlarged, open_dims
+from onnx_grow.shapes.solving import solved
 from onnx_grow.shapes.types import Array
 from onnx_grow.shapes.unrolling import unrolled
 from onnx_grow.shapes.walk import Graph, Walk
@@ -71,10 +72,15 @@ def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Sh
     return _compared(model, graph, tried[0])
 
 
+def asked(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Iterator[Sizes]:
+    """Input sizes that the constants of a graph ask for, for files that leave them open; `inputs` as for `infer`."""
+    return (sizes for sizes, _ in solved(Graph.of(model), open_dims(model, inputs)))
+
+
 def _fitting(
     model: Model, graph: Graph, inputs: Mapping[str, Sequence[int]] | None
 ) -> Iterator[tuple[Sizes, Walk]]:
-    """The candidates that meet no problem; if every one does, the first of those that get furthest."""
+    """The candidates that meet no problem, else sizes that the graph asks for; else the first candidate of those that get furthest."""
     best: tuple[Sizes, Walk] | None = None
     fewest = 0
     refused: InvalidModelError | None = None
@@ -93,6 +99,7 @@ def _fitting(
     if best is None and refused is not None:
         raise refused
     if best is not None and fewest:
+        yield from solved(graph, open_dims(model, inputs))
         yield best
 
 

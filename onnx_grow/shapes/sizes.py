@@ -43,25 +43,66 @@ def candidates(
     Raises InvalidRequestError for an unknown input, a shape that contradicts the file, or an input of unknown
     rank.
     """
+    opened = open_dims(model, overrides)
+    seen: set[tuple[tuple[int, ...], ...]] = set()
+    for choice in _choices(opened.roles, _static_sizes(model)):
+        shapes = opened.shapes(choice)
+        key = tuple(shapes.values())
+        if key not in seen:
+            seen.add(key)
+            yield shapes
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a dynamic dim probably counts: a batch, the channels or the pixels of images, or steps."""
+
+    kind: str
+    axis: int
+
+
+@dataclass(frozen=True)
+class OpenDims:
+    """What a file and `overrides` leave open of the inputs: symbols, and what each probably counts."""
+
+    inputs: Mapping[str, tuple[int | Symbol, ...]]
+    fixed: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[Symbol, int]
+    roles: Mapping[Symbol, Role]
+
+    def shapes(self, choice: Mapping[Symbol, int]) -> dict[str, tuple[int, ...]]:
+        """The shapes of all inputs at a choice of sizes."""
+        known = {**choice, **self.sizes}
+        return {
+            name: self.fixed[name] if name in self.fixed else tuple(_size(dim, known) for dim in dims)
+            for name, dims in self.inputs.items()
+        }
+
+    def groups(self) -> list[tuple[Symbol, ...]]:
+        """Symbols that may have to be of one size: those of each kind together, then each alone."""
+        free = {symbol: role for symbol, role in self.roles.items() if symbol not in self.sizes}
+        together = [
+            tuple(symbol for symbol, role in free.items() if role.kind == kind)
+            for kind in dict.fromkeys(role.kind for role in free.values())
+        ]
+        alone = [(symbol,) for group in together if len(group) > 1 for symbol in group]
+        return [*together, *alone]
+
+
+def open_dims(model: Model, overrides: Mapping[str, Sequence[int]] | None = None) -> OpenDims:
+    """The open dims of a model's inputs. Raises InvalidRequestError as `candidates` does."""
     inputs = declared_inputs(model)
     fixed, sizes = _check(inputs, overrides or {})
-    open_inputs = {name: dims for name, dims in inputs.items() if name not in fixed}
-    for name, dims in open_inputs.items():
-        if dims is None:
+    declared: dict[str, tuple[int | Symbol, ...]] = {}
+    for name, dims in inputs.items():
+        if dims is None and name not in fixed:
             raise InvalidRequestError(
                 f"input {name!r} declares no shape",
                 hint=f"give one, such as --shape '{name}:1,3,224,224', in Python with shapes=",
             )
-    roles = _roles({name: dims for name, dims in open_inputs.items() if dims is not None})
-    seen: set[tuple[tuple[int, ...], ...]] = set()
-    for choice in _choices(roles, _static_sizes(model)):
-        shapes = dict(fixed)
-        for name, dims in open_inputs.items():
-            shapes[name] = tuple(_size(dim, {**choice, **sizes}) for dim in dims or ())
-        key = tuple(shapes.values())
-        if key not in seen:
-            seen.add(key)
-            yield {name: shapes[name] for name in inputs}
+        declared[name] = dims or ()
+    roles = _roles({name: dims for name, dims in declared.items() if name not in fixed})
+    return OpenDims(declared, fixed, sizes, roles)
 
 
 def enlarged(
@@ -153,17 +194,9 @@ def _text(dims: Sequence[int | Symbol]) -> str:
     return "x".join("?" if isinstance(dim, tuple) else str(dim) for dim in dims) or "scalar"
 
 
-@dataclass(frozen=True)
-class _Role:
-    """What a dynamic dim probably counts: a batch, the channels or the pixels of images, or steps."""
-
-    kind: str
-    axis: int
-
-
-def _roles(inputs: Mapping[str, tuple[int | Symbol, ...]]) -> dict[Symbol, _Role]:
+def _roles(inputs: Mapping[str, tuple[int | Symbol, ...]]) -> dict[Symbol, Role]:
     batched = any(not isinstance(dims[0], int) for dims in inputs.values() if dims)
-    roles: dict[Symbol, _Role] = {}
+    roles: dict[Symbol, Role] = {}
     for dims in inputs.values():
         dynamic = [axis for axis, dim in enumerate(dims) if not isinstance(dim, int)]
         for axis in dynamic:
@@ -171,7 +204,7 @@ def _roles(inputs: Mapping[str, tuple[int | Symbol, ...]]) -> dict[Symbol, _Role
             # state of a recurrent layer.
             kind = "batch" if axis == dynamic[0] and (batched or axis == 0) else _kind(dims, axis)
             for symbol in _symbols(dims[axis]):
-                roles.setdefault(symbol, _Role(kind, axis))
+                roles.setdefault(symbol, Role(kind, axis))
     return roles
 
 
@@ -181,7 +214,7 @@ def _kind(dims: Sequence[int | Symbol], axis: int) -> str:
     return "channels" if axis == 1 and not any(isinstance(dim, int) for dim in dims) else "spatial"
 
 
-def _choices(roles: Mapping[Symbol, _Role], static: frozenset[int]) -> Iterator[dict[Symbol, int]]:
+def _choices(roles: Mapping[Symbol, Role], static: frozenset[int]) -> Iterator[dict[Symbol, int]]:
     """Sizes for all symbols, in the order in which they should be tried."""
 
     def resized(base: Mapping[Symbol, int], kind: str, sizes: Sequence[int]) -> dict[Symbol, int]:

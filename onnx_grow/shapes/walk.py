@@ -107,7 +107,7 @@ class Walk:
     """The state of the pass, and after it the result: `types` and `values` by name.
 
     `problems` says what speaks against the input sizes: nodes whose inference rejects their inputs, and sizes that
-    do not fit each other.
+    do not fit each other. `misfit` is the first of those nodes.
 
     The body of a Loop or Scan is visited until the shapes of its states hold in every iteration: a size that the body changes is
     not known, nor is what follows from it (`varying`). No value of a state is known.
@@ -118,6 +118,7 @@ class Walk:
         self.types = known
         self.values = values
         self.problems: list[str] = []
+        self.misfit: int | None = None
         self.varying: set[str] = set()
         self._seen = seen
         self._tensors: dict[str, TensorProto] = {}
@@ -130,12 +131,14 @@ class Walk:
         self._idle: set[str] = set()  # tensors of branches that are not taken
 
     @classmethod
-    def over(cls, graph: Graph, sizes: Mapping[str, tuple[int, ...]], seen: Seen) -> Walk:
-        """A complete pass. `seen` stands in for the inference of operators that have none."""
+    def over(
+        cls, graph: Graph, sizes: Mapping[str, tuple[int, ...]], seen: Seen, until: int | None = None
+    ) -> Walk:
+        """A complete pass, or one up to node `until`. `seen` stands in for the inference of operators that have none."""
         fed = {name: Type(graph.inputs[name].dtype, tuple(shape)) for name, shape in sizes.items()}
         walk = cls(graph, {**graph.inputs, **fed, **graph.stored}, dict(graph.values), seen)
         at = 0
-        while at < len(graph.nodes):
+        while at < (len(graph.nodes) if until is None else until):
             at = walk._step(at)
         return walk
 
@@ -163,13 +166,17 @@ class Walk:
             self._entered.append((at, len(self.problems)))
             self._enter(node)
         elif node.domain == EXIT:
-            return self._exit(node, at)
+            after = self._exit(node, at)
+            self.misfit = self.misfit if self.problems else None
+            return after
         elif node.domain == JOIN:
             self._join_branches(node) if node.op_type == "If" else self._join_iterations(node)
         else:
             self._visit(node)
+            if self.problems and self.misfit is None:
+                self.misfit = at
             if not self.varying.isdisjoint(node.input):
-                self.varying.update(name for name in node.output if name and self._shape(name) is None)
+                self.varying.update(name for name in node.output if name and self.shape(name) is None)
         return at + 1
 
     def _visit(self, node: onnx.NodeProto) -> None:
@@ -220,7 +227,7 @@ class Walk:
             _find_schema(node.op_type, onnx_opset_version(), "") if is_default(node) else None
         )
         if formal is not None:
-            check_node(formal, node, self._shape, self.values.get)
+            check_node(formal, node, self.shape, self.values.get)
         operator = node.op_type if is_default(node) else ""
         if operator == "Constant" and self._constant(node):
             return
@@ -265,16 +272,16 @@ class Walk:
                 self.problems.append(f"{title(node)}: {str(reason).removeprefix('[ShapeInferenceError] ')}")
                 inferred = False
         for name in node.output:
-            if name and self._shape(name) is None and (known := self._known_otherwise(node, name, inferred)):
+            if name and self.shape(name) is None and (known := self._known_otherwise(node, name, inferred)):
                 self.types[name] = known
-        if is_default(node) and not fits(node, self._shape, self.values.get):
-            shapes = ", ".join(str(list(self._shape(name) or ())) for name in node.input)
+        if is_default(node) and not fits(node, self.shape, self.values.get):
+            shapes = ", ".join(str(list(self.shape(name) or ())) for name in node.input)
             self.problems.append(f"{title(node)}: shapes {shapes} do not fit")
             for name in node.output:
                 self.types.pop(name, None)
 
     def _is_too_long(self, name: str) -> bool:
-        shape = self._shape(name)
+        shape = self.shape(name)
         return shape is not None and len(shape) == 1 and shape[0] > COMPUTED
 
     def _inferred(self, schema: OpSchema, node: onnx.NodeProto) -> dict[str, Type]:
@@ -306,7 +313,7 @@ class Walk:
         if (
             not inferred
             and name in self._seen
-            and all(self._shape(used) is not None for used in node.input if used)
+            and all(self.shape(used) is not None for used in node.input if used)
         ):
             return Type(*self._seen[name])
         return None
@@ -322,7 +329,7 @@ class Walk:
 
     def _measure(self, node: onnx.NodeProto) -> None:
         """Value of a Shape or Size node, whose input needs a shape but no value."""
-        shape = self._shape(node.input[0])
+        shape = self.shape(node.input[0])
         if shape is None:
             return
         if node.op_type == "Shape":
@@ -347,12 +354,13 @@ class Walk:
             if name and self._is_expected(name, output):
                 self._know(name, output)
 
-    def _shape(self, name: str) -> tuple[int, ...] | None:
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The concrete shape of a tensor; None where it is not known."""
         known = self.types.get(name)
         return None if known is None else known.shape
 
     def _is_small(self, name: str, op_type: str) -> bool:
-        shape = self._shape(name)
+        shape = self.shape(name)
         return op_type in _SIZED_BY_VALUES if shape is None else prod(shape) <= COMPUTED
 
     def _is_expected(self, name: str, output: Array) -> bool:
@@ -367,14 +375,14 @@ class Walk:
             for name, dtype in zip(entry.output[:2], (TensorProto.INT64, TensorProto.BOOL), strict=True):
                 declared = self.graph.formals.get(name, UNKNOWN).dims or ()
                 self.types[name] = Type(dtype, (1,) * len(declared))
-            condition = self._shape(entry.output[1]) or ()
+            condition = self.shape(entry.output[1]) or ()
             self._know(entry.output[1], np.ones(condition, bool))  # else the body would not run
         for k, _ in states(entry, len(entry.output)):
             name = entry.output[k]
             initial = self._states.get(name) or self.types.get(entry.input[k])
             if name and initial:
                 self.types[name] = initial
-            if name in self._states and self._shape(name) is None:
+            if name in self._states and self.shape(name) is None:
                 self.varying.add(name)
         if entry.op_type == "Scan":
             first = len(states(entry, len(entry.output)))

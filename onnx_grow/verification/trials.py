@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from math import prod
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
 from onnx_grow.model import Model
-from onnx_grow.shapes import candidates
+from onnx_grow.shapes import asked, candidates
 from onnx_grow.shapes.sizes import dynamic_dims
 from onnx_grow.verification.inputs import Feed, Signature, told
 from onnx_grow.verification.sessions import Arrays, RunError
@@ -31,6 +31,7 @@ SEEDS = (3, 9)
 """Seeds for a large and for a small model. A small one often takes a single sample, in which many units are silent."""
 FIRST_TRIALS = 60
 SECOND_TRIALS = 8
+LAST_TRIALS = 4
 
 
 @dataclass
@@ -78,7 +79,8 @@ def is_small(model: Model, sizes: Sizes) -> bool:
 
 def _first(trials: Trials, model: Model, wanted: Signature, shapes: Shapes) -> Sizes:
     first_problem = ""
-    for sizes in islice(_sizes(model, shapes, samples=1), FIRST_TRIALS):
+    usual = islice(_sizes(model, shapes, samples=1), FIRST_TRIALS)
+    for sizes in chain(usual, islice(asked(model, shapes), LAST_TRIALS)):
         problem = trials.problem(wanted.feed(sizes, 0))
         if not problem:
             return sizes
