@@ -64,8 +64,8 @@ CASES = [
     Case(
         "upsample: computed scales",
         pictured(
-            """s = Shape(a) h = Slice <axes=[0], starts=[2], ends=[4]> (s) g = Mul(h, two) n = Cast <to=1> (g) o = Cast <to=1> (h) f = Div(n, o)
-            t = Concat <axis=0> (ones, f) b = Upsample(a, t)""",
+            """s = Shape(a) h = Slice <axes=[0], starts=[2], ends=[4]> (s) g = Mul(h, two) n = Cast <to=1> (g)
+            o = Cast <to=1> (h) f = Div(n, o) t = Concat <axis=0> (ones, f) b = Upsample(a, t)""",
             "float[2] ones = {1, 1}, int64[1] two = {2}",
         ),
         opset=9,
