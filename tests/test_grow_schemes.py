@@ -129,6 +129,18 @@ def test_by_default_norms_are_padded_where_weights_alone_can_do_it_and_all_else_
     assert set(schemes(widen(model, scheme="split")).values()) == {"split"}
 
 
+@pytest.mark.parametrize(("factor", "scheme"), [(2, "split"), (4, "pad")])
+def test_half_precision_is_padded_where_no_scale_is_rounded(factor: int, scheme: str) -> None:
+    """By two, the scale of a norm is multiplied by the root of a half, which half precision does not hold; by four by a half."""
+    text = (NORMED % "r = Neg(a)").replace("double", "float16").replace("Layer", "RMS")
+    (stream, other) = plan_widen(build(text, opset=23), factor=factor).axes
+    assert (stream.scheme, other.scheme) == (scheme, "split")
+    assert stream.because == (
+        "RMSNormalization 'n' would have its weights rounded to half precision" if scheme == "split" else ""
+    )
+    assert plan_widen(build(text, opset=23), factor=1.5).axes[0].scheme == "pad"
+
+
 def test_a_padded_axis_that_somebody_sums_without_a_weight_is_split_after_all() -> None:
     model = build(NORMED % "k = Constant <value_ints=[1]> () t = ReduceSum(a, k) r = Neg(a) z = Mul(n, t)")
     (stream, other) = planned(widen(model)).axes

@@ -24,18 +24,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from math import sqrt
+from math import frexp, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from onnx_grow.axes.algebra import Axis, leaves, resolve, size
 from onnx_grow.axes.inference import Analysis, Dims
 from onnx_grow.growth.constants import FLOATS
 
-__all__ = ["NotLinear", "Padding", "padding", "unpaddable"]
+__all__ = ["NotLinear", "Padding", "padding", "unpaddable", "unsuited"]
 
 Mixture = NDArray[np.float64]
 Place = tuple[int, int]  # a node and one of its inputs
@@ -83,6 +83,26 @@ def unpaddable(analysis: Analysis, axis: Axis, new_size: int, *, inserting: bool
         padding(analysis, axis, new_size, inserting=inserting)
     except NotLinear as reason:
         return str(reason)
+    return None
+
+
+def unsuited(analysis: Analysis, axis: Axis, new_size: int) -> str | None:
+    """Why whole copies keep the function of a model better than padding by weights alone does; None if they do not.
+
+    Where padding cannot be, or rounds to half precision: scales of norms by a root, means of weights.
+    """
+    try:
+        found = padding(analysis, axis, new_size)
+    except NotLinear as reason:
+        return str(reason)
+    rounded = [place for place, (_, mixture) in found.mixtures.items() if mixture.any()]
+    rounded += [place for place, factor in found.factors.items() if abs(frexp(factor)[0]) != 0.5]
+    for node, i in rounded:
+        if analysis.shapes.dtype[analysis.topology.proto(node).input[i]] in (
+            TensorProto.FLOAT16,
+            TensorProto.BFLOAT16,
+        ):
+            return f"{analysis.labels[node]} would have its weights rounded to half precision"
     return None
 
 

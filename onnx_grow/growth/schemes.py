@@ -4,7 +4,8 @@
     fresh                 new channels are random and feed nothing yet: right where whoever reads them has a weight to ignore them by
     pad                   new channels are what a norm does not notice: right under norms of what is linear, at any size
                           (and of what is not, where nodes may be put before the norm)
-    auto                  each axis by what learns best there: pad under norms, where weights alone can do that, else split
+    auto                  each axis by what learns best there: pad under norms, where weights alone can do that and need not
+                          be rounded to half precision for it, else split
 
 A fresh channel leaves every sum as it is: 0 x = 0 for every finite x. Nobody else may look at it: no statistics, no maximum, no
 softmax over the channels, nothing that would make it infinite. Under norms that padding suits, padded channels are what fresh ones are
@@ -19,7 +20,7 @@ from dataclasses import replace
 
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.axes.table import AxisTable
-from onnx_grow.growth.padding import unpaddable
+from onnx_grow.growth.padding import unpaddable, unsuited
 from onnx_grow.growth.plan import AxisGrowth, Scheme
 
 __all__ = ["assigned"]
@@ -44,7 +45,11 @@ def _assigned(
         because = f"{next(iter(axis.statistics))} takes statistics over it, and {growth.new_size} is no multiple of {growth.size}"
         return replace(growth, scheme="pad", because="" if scheme in ("auto", "pad") else because)
     if axis.uniform and scheme in ("auto", "fresh", "pad"):
-        why_not = refusal or unpaddable(analysis, axis, growth.new_size, inserting=scheme == "pad")
+        why_not = refusal or (
+            unsuited(analysis, axis, growth.new_size)
+            if scheme == "auto"
+            else unpaddable(analysis, axis, growth.new_size, inserting=scheme == "pad")
+        )
         return replace(growth, scheme="split" if why_not else "pad", because=why_not or "")
     if scheme == "pad":
         return replace(growth, scheme="split", because="no norm takes statistics over it")
