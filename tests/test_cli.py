@@ -807,9 +807,9 @@ class TestBadOutput:
     def test_what_is_too_large_is_told_before_it_is_made(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        room = import_module("onnx_grow.cli.room")
+        shutil = import_module("shutil")
         monkeypatch.setattr("onnx_grow.cli.growing._put", too_early)
-        monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=9999, total=99999))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=9999, total=99999))
         for option in (["--width", "first=99"], ["--to-params", "20x"]):
             refused(
                 run("widen", "model.onnx", *option, "--no-verify"),
@@ -818,7 +818,7 @@ class TestBadOutput:
                 f"lower {option[0]}",
                 "-o",
             )
-        monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=0, total=0))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0, total=0))
         refused(run("widen", "model.onnx", "--no-verify"), 2, "files cannot be made in", "-o")
         assert run("widen", "model.onnx", "--factor", "9", "--dry-run").exit_code == 0
         assert files(folder) == ["model.onnx"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from verifying import build
 
-from onnx_grow.verification.roles import Role, role_of
+from onnx_grow.verification.roles import Role, roles
 
 TABLE = "float[10, 4] table"
 
@@ -30,7 +30,7 @@ TABLE = "float[10, 4] table"
 )
 def test_the_walk_finds_what_an_input_is_for(body, role):
     model = build(f"(int64[N] ids) => (float[N, M] y) <{TABLE}, int64 three> {{ {body} }}", three=np.array(3))
-    assert role_of(model, "ids") == role
+    assert roles(model, ["ids"])["ids"] == role
 
 
 def test_an_input_used_in_a_branch_is_found():
@@ -42,7 +42,7 @@ def test_an_input_used_in_a_branch_is_found():
           >
         }"""
     )
-    assert role_of(model, "ids").rows == 10
+    assert roles(model, ["ids"])["ids"].rows == 10
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_an_input_used_in_a_branch_is_found():
 )
 def test_names_tell_where_the_graph_does_not(name, role):
     model = build(f"(int64[N] {name}) => (float[N] y) {{ y = Cast<to = 1>({name}) }}")
-    assert role_of(model, name) == role
+    assert roles(model, [name])[name] == role
 
 
 def test_sequence_lengths_of_recurrent_layers_are_lengths():
@@ -65,4 +65,4 @@ def test_sequence_lengths_of_recurrent_layers_are_lengths():
           y = LSTM<hidden_size = 2>(x, w, r, b, valid)
         }"""
     )
-    assert role_of(model, "valid") == Role(length=True)
+    assert roles(model, ["valid"])["valid"] == Role(length=True)

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_grow.cli.files import Target
-from onnx_grow.cli.growing import Comparison, grow_file
-from onnx_grow.cli.options import (
-    DATA,
-    Choice,
-    checking_options,
-    model_argument,
-    no_verify_option,
-    output_options,
-    presented,
-    seed_option,
-)
-from onnx_grow.cli.screen import Screen
+from onnx_grow.cli.growing import grows
+from onnx_grow.cli.options import DATA, Choice, model_argument, output_options, seed_option
 
 if TYPE_CHECKING:
     from onnx_grow.growth import DeepenPlan
@@ -77,15 +67,8 @@ UNUSED = "--calibration was not used: no BatchNormalization is inserted"
     help="Real inputs (.npz, .npy or a folder of them) whose statistics new BatchNormalization layers start from.",
 )
 @seed_option
-@checking_options
-@no_verify_option
-@presented
+@grows("deep")
 def deepen(
-    source: str,
-    output: str | None,
-    force: bool,
-    dry_run: bool,
-    plan_file: str | None,
     after: tuple[str, ...],
     every: int | None,
     to_params: str | None,
@@ -94,73 +77,29 @@ def deepen(
     expansion: float,
     calibration: str | None,
     seed: int,
-    shapes: tuple[tuple[str, tuple[int, ...]], ...],
-    inputs: str | None,
-    provider: str,
-    proof: bool | None,
-    seeds: int | None,
-    no_verify: bool,
-    screen: Screen,
-) -> None:
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[Callable[[Model], tuple[DeepenPlan, Model]], str]:
     """Deepen MODEL (Net2DeeperNet) and prove that the result computes what MODEL computes.
 
     Writes MODEL-deep.onnx beside MODEL, unless -o says otherwise.
     """
+    from onnx_grow.growth import deepened
+    from onnx_grow.growth.deepening import check_deepen
 
-    _check(after, every, to_params, scheme, activation, expansion, calibration)
+    asked: dict[str, Any] = {
+        "after": after or None,
+        "every": every,
+        "to_params": to_params,
+        "scheme": scheme,
+        "activation": activation,
+        "expansion": expansion,
+    }
+    check_deepen(**asked, calibrated=calibration is not None)
 
     def grown(model: Model) -> tuple[DeepenPlan, Model]:
-        from onnx_grow.growth import deepened
-
-        plan, deeper = deepened(
-            model,
-            after=after or None,
-            every=every,
-            to_params=to_params,
-            scheme=scheme,
-            activation=activation,
-            expansion=expansion,
-            calibration=calibration,
-            seed=seed,
-            shapes=dict(shapes),
-        )
+        plan, deeper = deepened(model, **asked, calibration=calibration, seed=seed, shapes=shapes)
         if calibration and not any(getattr(layer, "statistics", None) for layer in plan.layers):
             return replace(plan, notes=(*plan.notes, UNUSED)), deeper
         return plan, deeper
 
-    comparison = Comparison(provider, inputs, dict(shapes), seeds, proof=proof)
-    target = Target.of(source, output, "deep", force)
-    grow_file(
-        source,
-        target,
-        grown,
-        comparison,
-        screen,
-        dry_run=dry_run,
-        unverified=no_verify,
-        plan_file=plan_file,
-        less="insert fewer layers: a larger --every, or a smaller --to-params or --expansion",
-    )
-
-
-def _check(
-    after: tuple[str, ...],
-    every: int | None,
-    to_params: str | None,
-    scheme: DeepenScheme | None,
-    activation: str | None,
-    expansion: float,
-    calibration: str | None,
-) -> None:
-    """Raise InvalidRequestError for what no model could do, before one is read."""
-    from onnx_grow.growth.deepening import check_deepen
-
-    check_deepen(
-        after=after or None,
-        every=every,
-        to_params=to_params,
-        scheme=scheme,
-        activation=activation,
-        expansion=expansion,
-        calibrated=calibration is not None,
-    )
+    return grown, "insert fewer layers: a larger --every, or a smaller --to-params or --expansion"

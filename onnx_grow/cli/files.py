@@ -19,6 +19,7 @@ from onnx_grow.cli.documents import placed
 from onnx_grow.cli.guard import writes_into
 from onnx_grow.cli.screen import Advance, is_terminal
 from onnx_grow.errors import InvalidModelError, OutputError
+from onnx_grow.report.figures import size
 
 if TYPE_CHECKING:
     from onnx_grow.growth import DeepenPlan, GrowPlan, WidenPlan
@@ -106,7 +107,7 @@ class Target:
         return str(self.path) == STANDARD
 
     @property
-    def folder(self) -> Path:
+    def _folder(self) -> Path:
         """Where the file is written, of one for standard output the temporary folder."""
         return Path(tempfile.gettempdir()) if self.is_standard_output else self.path.absolute().parent
 
@@ -118,7 +119,7 @@ class Target:
                     "A model is nothing to print on a terminal; redirect it, or name a file with -o."
                 )
             return
-        folder = self.path.absolute().parent
+        folder = self._folder
         if self.path.is_dir():
             raise OutputError(
                 f"{self.path} is a folder", hint=f"name a file in it: -o {self.path / 'grown.onnx'}"
@@ -140,13 +141,27 @@ class Target:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"the folder {folder} may not be written", hint="choose another with -o")
 
+    def check_room(self, nbytes: int, *, less: str) -> None:
+        """Raise OutputError where a model of `nbytes` does not fit; `less` says what to ask for instead.
+
+        Neither writing nor verifying it takes as much memory.
+        """
+        disk = shutil.disk_usage(self._folder)
+        if not disk.total:  # a file system of the kernel, which has no room to speak of
+            raise OutputError(f"files cannot be made in {self._folder}", hint="choose another folder with -o")
+        if nbytes > disk.free:
+            raise OutputError(
+                f"the grown model would take {size(nbytes)}, and there are {size(disk.free)} left in {self._folder}",
+                hint=f"{less}, or write elsewhere (-o)",
+            )
+
     @contextmanager
     def staged(self, model: Model, progress: Advance) -> Iterator[PendingFile]:
         """The model as a complete file that is not yet in place; without `put` nothing of it remains."""
         from onnx_grow.model import staged
 
         if not self.is_standard_output:
-            writes_into(self.path.absolute().parent)
+            writes_into(self._folder)
             with staged(model, self.path, force=self.force, progress=progress) as pending:
                 yield pending
             return

@@ -1,18 +1,18 @@
-"""The course that widen, deepen and grow share: load, grow, stage, verify, put in place."""
+"""What widen, deepen and grow share: their options, and the course: load, grow, stage, verify, put in place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnx_grow.cli.files import Target, bytes_on_disk, check_plan_file, read, write_plan
-from onnx_grow.cli.options import exclude
-from onnx_grow.cli.room import check_room
+from onnx_grow.cli.options import checking_options, exclude, no_verify_option, presented
 from onnx_grow.cli.screen import Screen
 from onnx_grow.cli.tracing import traced
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from onnx_grow.model import Model
     from onnx_grow.report import Growth
     from onnx_grow.verification import Report
+
+    GrowsBy = Callable[[Model], tuple[WidenPlan | DeepenPlan | GrowPlan, Model]]
 
 #: Units of rounding noise allowed where noise was asked for: its twin without noise has proved equal by then.
 INEXACT = 1e9
@@ -76,19 +78,64 @@ class Comparison:
         )
 
 
-def grow_file(
+def grows(ending: str) -> Callable[[Callable[..., tuple[GrowsBy, str]]], Callable[..., None]]:
+    """Make a command, whose output ends in `-ending.onnx`, of a function of its own options and `shapes`.
+
+    The function returns what grows a model (the plan and the model), and what to do where the result is too large.
+    """
+
+    def with_course(asked: Callable[..., tuple[GrowsBy, str]]) -> Callable[..., None]:
+        @wraps(asked)
+        def command(
+            *,
+            source: str,
+            output: str | None,
+            force: bool,
+            dry_run: bool,
+            plan_file: str | None,
+            shapes: tuple[tuple[str, tuple[int, ...]], ...],
+            inputs: str | None,
+            provider: str,
+            proof: bool | None,
+            seeds: int | None,
+            no_verify: bool,
+            screen: Screen,
+            **own: Any,
+        ) -> None:
+            grown_by, less = asked(shapes=dict(shapes), **own)
+            target = Target.of(source, output, ending, force)
+            comparison = Comparison(provider, inputs, dict(shapes), seeds, proof=proof)
+            _grow_file(
+                source,
+                target,
+                grown_by,
+                comparison,
+                screen,
+                dry_run=dry_run,
+                unverified=no_verify,
+                plan_file=plan_file,
+                less=less,
+            )
+
+        shared: Callable[..., None] = checking_options(no_verify_option(presented(command)))
+        return shared
+
+    return with_course
+
+
+def _grow_file(
     source: str,
     target: Target,
-    grown_by: Callable[[Model], tuple[WidenPlan | DeepenPlan | GrowPlan, Model]],
+    grown_by: GrowsBy,
     comparison: Comparison,
     screen: Screen,
     *,
-    dry_run: bool = False,
-    unverified: bool = False,
-    plan_file: str | None = None,
+    dry_run: bool,
+    unverified: bool,
+    plan_file: str | None,
     less: str,
 ) -> None:
-    """Grow `source` by `grown_by`, which says how it did, and put the result at `target` once it has proved equal (`unverified`: at once).
+    """Grow `source` by `grown_by` and put the result at `target` once it has proved equal (`unverified`: at once).
 
     With `plan_file`, what was done is written there too, then or after a `dry_run`. `less` is what to do where the result is too large.
 
@@ -114,13 +161,17 @@ def grow_file(
     with screen.progress("planning"):
         plan, grown = grown_by(original)
     growth = Growth(
-        source, str(target.path), original, grown, plan, bytes_on_disk(original), bytes_on_disk(grown)
+        source,
+        str(target.path),
+        original,
+        grown,
+        plan,
+        bytes_on_disk(original),
+        bytes_on_disk(grown),
+        checked_with=comparison.options,
     )
-    growth = replace(growth, checked_with=comparison.options)
-    if getattr(plan, "noise", 0.0):
-        comparison = replace(comparison, tolerance=INEXACT)
     if not dry_run:
-        check_room(growth.expected_bytes, target.folder, less=less)
+        target.check_room(growth.expected_bytes, less=less)
         growth = _put(growth, target, None if unverified else comparison, screen)
     if plan_file is not None and (dry_run or growth.written):
         write_plan(plan_file, plan, original)
@@ -143,9 +194,10 @@ def _put(growth: Growth, target: Target, comparison: Comparison | None, screen: 
     """Stage the grown model, compare it, and put it in place unless it proves different."""
     if comparison and (twin := _without_noise(growth)):
         with screen.progress("verifying without noise"):
-            report = replace(comparison, tolerance=3.0).report(growth.original, twin, twin)
+            report = comparison.report(growth.original, twin, twin)
         if not report.ok:
             return replace(growth, report=report)
+        comparison = replace(comparison, tolerance=INEXACT)
     with ExitStack() as until_put:
         with screen.progress("writing") as advance:
             pending = until_put.enter_context(target.staged(growth.grown, advance))

@@ -79,7 +79,7 @@ def guarded(work: Callable[[], int], crashed: Callable[[signal.Signals | None], 
     os.close(ours)
     for number, handler in before.items():
         signal.signal(number, handler)
-    shutil.rmtree(scratch or os.devnull, ignore_errors=True)
+    _remove(scratch)
     code = os.waitstatus_to_exitcode(status)
     if code >= 0 and end == _END:
         return code
@@ -121,7 +121,7 @@ def _serve(work: Callable[[], int], writing: int, alive: int, scratch: str, watc
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
-        shutil.rmtree(scratch or os.devnull, ignore_errors=True)
+        _remove(scratch)
         os.write(writing, _END)
     finally:  # the rest of this program is the other process's
         os._exit(code)
@@ -146,6 +146,11 @@ def _scratch() -> str:
         return tempfile.mkdtemp(prefix="onnx-grow-")
     except OSError:  # no room for temporary files: whoever needs one says so
         return ""
+
+
+def _remove(scratch: str) -> None:
+    if scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _settle(folders: Sequence[bytes]) -> None:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from onnx_grow.cli.files import Target
-from onnx_grow.cli.growing import Comparison, grow_file
+from onnx_grow.cli.growing import grows
 from onnx_grow.cli.options import (
     KINDS,
     Choice,
-    checking_options,
     exclude,
     given,
     model_argument,
-    no_verify_option,
     output_options,
-    presented,
     seed_option,
     to_factor,
     to_width,
 )
-from onnx_grow.cli.screen import Screen
 
 if TYPE_CHECKING:
     from onnx_grow.growth import WidenPlan
@@ -93,15 +89,8 @@ _HOW_MUCH = ("factor", "widths", "to_params", "to_macs")
     help="With --scheme noise: how much, relative to the weights.  [default: 0.01]",
 )
 @seed_option
-@checking_options
-@no_verify_option
-@presented
+@grows("wide")
 def widen(
-    source: str,
-    output: str | None,
-    force: bool,
-    dry_run: bool,
-    plan_file: str | None,
     factor: float | None,
     widths: tuple[tuple[str, int], ...],
     to_params: str | None,
@@ -112,74 +101,37 @@ def widen(
     scheme: Literal["auto", "split", "copy", "noise", "fresh", "pad"],
     noise: float | None,
     seed: int,
-    shapes: tuple[tuple[str, tuple[int, ...]], ...],
-    inputs: str | None,
-    provider: str,
-    proof: bool | None,
-    seeds: int | None,
-    no_verify: bool,
-    screen: Screen,
-) -> None:
+    shapes: Mapping[str, tuple[int, ...]],
+) -> tuple[Callable[[Model], tuple[WidenPlan, Model]], str]:
     """Widen MODEL (Net2WiderNet) and prove that the result computes what MODEL computes.
 
     Writes MODEL-wide.onnx beside MODEL, unless -o says otherwise.
     """
+    from onnx_grow.growth import widened
+    from onnx_grow.growth.plan import DEFAULT_KINDS, Request
 
     if noise is not None and scheme != "noise":
         raise click.UsageError("--noise goes with --scheme noise only.")
-    extra: dict[str, Any] = {"kind": kinds} if kinds else {}  # what is not said is left to the API
-    if noise is not None:
-        extra["noise"] = noise
     if widths and not only:
-        exclude(
-            "factor",
-            "kinds",
-            "multiple_of",
-            because="--width says all that grows, unless --only adds axes to it",
-        )
-    _check(factor, widths, kinds, only, to_params, to_macs)
+        because = "--width says all that grows, unless --only adds axes to it"
+        exclude("factor", "kinds", "multiple_of", because=because)
+    wanted = dict(widths) or None
+    Request(factor, wanted, kinds or DEFAULT_KINDS, only or None, to_params, to_macs).check()
 
     def grown(model: Model) -> tuple[WidenPlan, Model]:
-        from onnx_grow.growth import widened
-
         return widened(
             model,
             factor=factor,
-            widths=dict(widths) or None,
+            widths=wanted,
             to_params=to_params,
             to_macs=to_macs,
             multiple_of=multiple_of,
+            kind=kinds or DEFAULT_KINDS,
             only=only or None,
             scheme=scheme,
             seed=seed,
-            shapes=dict(shapes),
-            **extra,
+            shapes=shapes,
+            **({} if noise is None else {"noise": noise}),
         )
 
-    comparison = Comparison(provider, inputs, dict(shapes), seeds, proof=proof)
-    target = Target.of(source, output, "wide", force)
-    grow_file(
-        source,
-        target,
-        grown,
-        comparison,
-        screen,
-        dry_run=dry_run,
-        unverified=no_verify,
-        plan_file=plan_file,
-        less=f"lower {' and '.join(given(*_HOW_MUCH)) or '--factor'}",
-    )
-
-
-def _check(
-    factor: float | None,
-    widths: tuple[tuple[str, int], ...],
-    kinds: tuple[str, ...],
-    only: tuple[str, ...],
-    to_params: str | None,
-    to_macs: str | None,
-) -> None:
-    """Raise InvalidRequestError for what no model could do, before one is read."""
-    from onnx_grow.growth.plan import DEFAULT_KINDS, Request
-
-    Request(factor, dict(widths) or None, kinds or DEFAULT_KINDS, only or None, to_params, to_macs).check()
+    return grown, f"lower {' and '.join(given(*_HOW_MUCH)) or '--factor'}"

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Model
-from onnx_grow.verification.roles import Role, role_of
+from onnx_grow.verification.roles import Role, roles
 
 __all__ = ["SCALES", "Feed", "Signature", "signature", "told"]
 
@@ -83,7 +83,7 @@ def signature(model: Model) -> Signature:
                 hint="such a model can be grown without verification (--no-verify)",
             )
         dtypes[value.name] = value.type.tensor_type.elem_type
-    return Signature(dtypes, {name: role_of(model, name) for name in dtypes})
+    return Signature(dtypes, roles(model, dtypes))
 
 
 def _values(

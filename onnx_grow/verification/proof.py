@@ -173,8 +173,7 @@ def _by_reference(
 ) -> Sequence[Any]:
     from onnx.reference import ReferenceEvaluator
 
-    from onnx_grow.verification.convolution import Conv
-    from onnx_grow.verification.neighbours import LRN
+    from onnx_grow.verification.kernels import LRN, Conv
 
     if model is None:
         evaluator = ReferenceEvaluator(node, opsets={opset.domain: opset.version for opset in opsets})

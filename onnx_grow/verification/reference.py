@@ -16,7 +16,7 @@ from onnx_grow.shapes.sizes import declared_inputs
 from onnx_grow.verification.comparison import Deviation, Gauge, difference, gauge, is_exact
 from onnx_grow.verification.datasets import Given, read
 from onnx_grow.verification.inputs import Feed, signature
-from onnx_grow.verification.layers import NodeByNode
+from onnx_grow.verification.node_by_node import NodeByNode
 from onnx_grow.verification.noise import jittered, jittered_feed
 from onnx_grow.verification.promotion import promoted, uses_bfloat16
 from onnx_grow.verification.proof import PLAUSIBLE, Unprovable, run_in_float64

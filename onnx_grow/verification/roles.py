@@ -7,7 +7,7 @@ Add of a constant …) to the nodes that use them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from onnx import NodeProto, numpy_helper
 from onnx_grow.model import Model
 from onnx_grow.model.walk import nested_graphs
 
-__all__ = ["Role", "role_of"]
+__all__ = ["Role", "roles"]
 
 _CARRIES = {
     "Cast": (0,),
@@ -72,9 +72,13 @@ class Role:
     mask: bool = False
 
 
-def role_of(model: Model, name: str) -> Role:
-    """The role of graph input `name`."""
+def roles(model: Model, names: Iterable[str]) -> dict[str, Role]:
+    """The roles of graph inputs, by name."""
     graph = _Graph(model)
+    return {name: _role(graph, name) for name in names}
+
+
+def _role(graph: _Graph, name: str) -> Role:
     found = _Found()
     seen = {name}
     stack: list[tuple[str, int]] = [(name, 0)]
@@ -160,11 +164,8 @@ class _Graph:
     def rows(self, node: NodeProto, position: int) -> int:
         """How many rows the table has that `node` looks into; 1, which is always legal, if that is not known."""
         if node.op_type == "EmbedLayerNormalization":
-            return (
-                min(self._shape(node.input[2 if position == 0 else 4]), default=1)
-                if len(node.input) > 4
-                else 1
-            )
+            tables = node.input[2:5]  # of words, positions and segments
+            return min(self._shape(tables[2 * position]), default=1) if len(tables) == 3 else 1
         shape = self._shape(node.input[0])
         if not shape:
             return 1

@@ -92,7 +92,8 @@ def verify(
     InvalidModelError for a file that is no model or an original that does not run, InvalidRequestError for arguments
     that do not fit it, DeviceUnavailableError if CUDA is asked for and does not answer.
 
-    Models that do not fit in memory run node by node in float64, by default on one set of inputs: see `onnx_grow.verification.layers`.
+    Models that do not fit in memory run node by node in float64, by default on one set of inputs
+    (`onnx_grow.verification.node_by_node`).
     """
     if seeds is not None and seeds < 1:
         raise InvalidRequestError(f"seeds is {seeds}", hint="it takes at least 1")

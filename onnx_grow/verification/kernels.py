@@ -1,4 +1,7 @@
-"""Conv in float64 for `proof`: ONNX's own reference writes the zeros of a dilated kernel out, and takes minutes where it reaches far."""
+"""Operators in float64 for `proof`, where ONNX's own reference implementation is wrong or takes too long.
+
+The evaluator goes by the names of the classes.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from onnx.reference.ops.op_conv import Conv as Dense
+from onnx.reference.ops import op_conv, op_lrn
 
-__all__ = ["Conv"]
+__all__ = ["LRN", "Conv"]
 
 Array = np.ndarray[Any, Any]
 
 
-class Conv(Dense):
-    """ONNX's reference, but dilated kernels are applied to every `dilation`-th element of a window.
+class Conv(op_conv.Conv):
+    """Convolution whose dilated kernels are applied to every `dilation`-th element of a window.
 
-    The evaluator goes by the name of the class.
+    ONNX's reference writes the zeros of such a kernel out, and takes minutes where it reaches far.
     """
 
     op_domain = ""
@@ -38,10 +41,32 @@ class Conv(Dense):
             given = (auto_pad, dilations, group, kernel_shape, pads, strides)
             return super()._run(X, W, B, *given)  # type: ignore[no-untyped-call, no-any-return]
         assert dilations is not None
-        return (dilated(X, W, B, dilations, group or 1, pads, strides).astype(X.dtype),)
+        return (_dilated(X, W, B, dilations, group or 1, pads, strides).astype(X.dtype),)
 
 
-def dilated(
+class LRN(op_lrn.LRN):
+    """x / (bias + alpha / size * the sum of the squares of up to `size` channels around) ** beta.
+
+    ONNX's reference takes as many channels into account as there are samples.
+    """
+
+    op_domain = ""
+
+    def _run(
+        self,
+        x: Array,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        bias: float = 1.0,
+        size: int = 1,
+    ) -> tuple[Array]:
+        before, behind = (size - 1) // 2, size // 2
+        squares = np.pad(x**2, [(0, 0), (before, behind), *([(0, 0)] * (x.ndim - 2))])
+        around = sum(squares[:, k : k + x.shape[1]] for k in range(size))
+        return ((x / (bias + alpha / size * around) ** beta).astype(x.dtype),)
+
+
+def _dilated(
     x: Array,
     weight: Array,
     bias: Array | None,
