@@ -65,6 +65,14 @@ def test_a_model_that_does_not_load_is_an_error_in_one_line(stage):
     assert "\n" not in str(raised.value)
 
 
+def test_files_that_onnxruntime_is_too_new_for_are_told_the_way(stage):
+    old = '<ir_version: 3, opset_import: ["" : 6]> g (float[2, 2] x) => (float[2, 2] y) { y = Gemm<broadcast = 1>(x, x, x) }'
+    with pytest.raises(InvalidModelError, match="does not load") as raised:
+        measure(build(old), stage)
+    assert "version_converter" in raised.value.hint
+    assert not build(old.replace(": 6", ": 7")).upgrade
+
+
 @pytest.mark.parametrize(
     "body", ["y = Add(x)", "y = Equal(x)", "y = OneHot(x)", "i = Identity() y = Gather(i, x)"]
 )

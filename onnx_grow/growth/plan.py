@@ -247,7 +247,9 @@ def solve(
     if not wanted:
         whole = f"factor {math.ceil(request.factor or 2.0)} is a whole one"
         hint = whole if uneven else "onnx-grow inspect lists every axis and why it stays"
-        raise NothingToGrowError(_nothing(analysis, table, asked, skipped), hint=_open(analysis) or hint)
+        raise NothingToGrowError(
+            _nothing(analysis, table, asked, skipped), hint=_open(analysis) or analysis.model.upgrade or hint
+        )
     growths = tuple(
         AxisGrowth(row.name, row.kind, row.size, wanted[table.axes[row.name]])
         for row in table

@@ -22,6 +22,8 @@ __all__ = ["HISTORY", "Model", "holds_parameters"]
 HISTORY = "onnx_grow.history"
 """Metadata key of what was done to a model: a JSON array, an object per growth, of the keys `version`, `source_sha256`, `plan`."""
 
+_OLDEST_OPSET = 7
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
@@ -74,6 +76,16 @@ class Model:
         """The version of the default operator set; 1 where the file names none, as IR 1 and 2 do."""
         versions = {entry.domain: entry.version for entry in self.skeleton.opset_import}
         return versions.get("") or versions.get("ai.onnx") or 1
+
+    @property
+    def upgrade(self) -> str:
+        """What to do about an operator set that ONNX Runtime runs no longer; empty for any other."""
+        return (
+            f"the file is of operator set {self.opset}, and ONNX Runtime runs none before {_OLDEST_OPSET}: "
+            "onnx.version_converter.convert_version(model, 9) makes it one that it runs"
+            if self.opset < _OLDEST_OPSET
+            else ""
+        )
 
     @property
     def parameters(self) -> int:

@@ -148,7 +148,9 @@ def measure(
             else:
                 _given(trials, model, read(inputs, wanted.dtypes))
     except RunError as error:
-        raise InvalidModelError(f"the original does not load in ONNX Runtime: {error}") from None
+        raise InvalidModelError(
+            f"the original does not load in ONNX Runtime: {error}", hint=model.upgrade
+        ) from None
     reference = Reference(model, stage, trials.feeds, trials.results, notes=trials.notes)
     try:
         if stage.whole:
