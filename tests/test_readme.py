@@ -26,10 +26,10 @@ def blocks(language: str, page: str = README) -> list[str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the folders that the examples use, with this interpreter's environment as its `.venv`."""
+    """A folder with what the examples use, and this interpreter's environment as its `.venv`."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "models", folder / "models")
-    shutil.copytree(ROOT / "onnx_grow", folder / "onnx_grow", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "onnx_grow").symlink_to(ROOT / "onnx_grow")  # a copy would have to be compiled first
     shutil.copy(ROOT / "cli.py", folder)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder

@@ -27,8 +27,8 @@ from onnx_grow.cli.verify import verify
 from onnx_grow.cli.widen import widen
 from onnx_grow.errors import InvalidModelError, OnnxGrowError, VerificationFailedError
 
-#: Exit code, beside those of `OnnxGrowError`, of a reader that closed the pipe.
 CLOSED_PIPE = 141
+"""Exit code, beside those of `OnnxGrowError`, of a reader that closed the pipe."""
 
 EPILOG = """\b
 Exit codes

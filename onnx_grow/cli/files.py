@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from onnx_grow.growth import DeepenPlan, GrowPlan, WidenPlan
     from onnx_grow.model import Model, PendingFile
 
-#: Standard input, or standard output.
 STANDARD = "-"
+"""Standard input, or standard output."""
 
 
 def read(source: str) -> Model:

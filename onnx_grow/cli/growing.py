@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     GrowsBy = Callable[[Model], tuple[WidenPlan | DeepenPlan | GrowPlan, Model]]
 
-#: Units of rounding noise allowed where noise was asked for: its twin without noise has proved equal by then.
 INEXACT = 1e9
-#: Bytes of a model that is run once more in float64 to find where its growth failed.
+"""Units of rounding noise allowed where noise was asked for: its twin without noise has proved equal by then."""
 TRACED = 1 << 27
+"""Bytes of a model that is run once more in float64 to find where its growth failed."""
 
 
 @dataclass(frozen=True)

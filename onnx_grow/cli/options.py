@@ -158,11 +158,11 @@ def _all(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
-#: A model, to read or to write; shells complete it.
 MODEL = click.Path(readable=False, allow_dash=True)
+"""A model, to read or to write; shells complete it."""
 
-#: A file of arrays or a folder of them, which has to exist before any work begins.
 DATA = click.Path(exists=True)
+"""A file of arrays or a folder of them, which has to exist before any work begins."""
 
 model_argument = click.argument("source", metavar="MODEL", type=MODEL)
 

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from onnx_grow.verification import Report
 
-#: Version of the documents that --json prints; it changes when a key goes away or changes its meaning.
 SCHEMA = 1
+"""Version of the documents that --json prints; it changes when a key goes away or changes its meaning."""
 
-#: Called by long work as it proceeds: bytes done, bytes in all.
 Advance = Callable[[int, int], None]
+"""Called by long work as it proceeds: bytes done, bytes in all."""
 
-#: Columns where nobody looks at a screen: nothing is wrapped or cut in a pipe or a file.
 UNBOUNDED = 4096
+"""Columns where nobody looks at a screen: nothing is wrapped or cut in a pipe or a file."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from onnx_grow.errors import InvalidRequestError
 if TYPE_CHECKING:
     from onnx_grow.model import Model
 
-#: Deviation in float64 that rounding of grown weights explains.
 ROUNDED = 1e-5
+"""Deviation in float64 that rounding of grown weights explains."""
 NOWHERE = (
     "in float64 no tensor that both have, and that can be compared, deviates by more than rounding explains"
 )

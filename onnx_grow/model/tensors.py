@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,63 +94,43 @@ def _constant(node: NodeProto) -> Iterator[Found]:
                 helper.np_dtype_to_tensor_dtype(array.dtype),
                 array.shape,
                 array.copy,
-                _Numbers(attribute),
+                partial(_write_numbers, attribute),
             )
 
 
 def _dense(tensor: TensorProto) -> Any:
-    return tensor.data_type, tuple(tensor.dims), _Read(tensor), _Write(tensor)
+    read, write = partial(numpy_helper.to_array, tensor), partial(_write, tensor)
+    return tensor.data_type, tuple(tensor.dims), read, write
 
 
 def _sparse(sparse: SparseTensorProto) -> Any:
-    return sparse.values.data_type, tuple(sparse.dims), _Dense(sparse), None
+    return sparse.values.data_type, tuple(sparse.dims), partial(_written_out, sparse), None
 
 
-@dataclass(frozen=True)
-class _Read:
-    tensor: TensorProto
-
-    def __call__(self) -> Array:
-        return numpy_helper.to_array(self.tensor)
+def _write(tensor: TensorProto, array: Array) -> None:
+    for field in DATA_FIELDS:
+        tensor.ClearField(field)
+    tensor.raw_data = numpy_helper.from_array(np.ascontiguousarray(array)).raw_data
 
 
-@dataclass(frozen=True)
-class _Write:
-    tensor: TensorProto
-
-    def __call__(self, array: Array) -> None:
-        written = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape))
-        for field in ("raw_data", *DATA_FIELDS):
-            self.tensor.ClearField(field)
-        self.tensor.raw_data = written.raw_data
-
-
-@dataclass(frozen=True)
-class _Numbers:
-    attribute: AttributeProto
-
-    def __call__(self, array: Array) -> None:
-        numbers = array.tolist()
-        if self.attribute.type == AttributeProto.FLOAT:
-            self.attribute.f = numbers
-        elif self.attribute.type == AttributeProto.INT:
-            self.attribute.i = numbers
-        elif self.attribute.type == AttributeProto.FLOATS:
-            self.attribute.floats[:] = numbers
-        else:
-            self.attribute.ints[:] = numbers
+def _write_numbers(attribute: AttributeProto, array: Array) -> None:
+    numbers = array.tolist()
+    if attribute.type == AttributeProto.FLOAT:
+        attribute.f = numbers
+    elif attribute.type == AttributeProto.INT:
+        attribute.i = numbers
+    elif attribute.type == AttributeProto.FLOATS:
+        attribute.floats[:] = numbers
+    else:
+        attribute.ints[:] = numbers
 
 
-@dataclass(frozen=True)
-class _Dense:
-    sparse: SparseTensorProto
-
-    def __call__(self) -> Array:
-        values = numpy_helper.to_array(self.sparse.values)
-        indices = numpy_helper.to_array(self.sparse.indices)
-        dense = np.zeros(tuple(self.sparse.dims), values.dtype)
-        if indices.ndim == 1:
-            dense.reshape(-1)[indices] = values
-        else:
-            dense[tuple(indices.T)] = values
-        return dense
+def _written_out(sparse: SparseTensorProto) -> Array:
+    values = numpy_helper.to_array(sparse.values)
+    indices = numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if indices.ndim == 1:
+        dense.reshape(-1)[indices] = values
+    else:
+        dense[tuple(indices.T)] = values
+    return dense

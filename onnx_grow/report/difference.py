@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from onnx_grow.growth import Difference
     from onnx_grow.growth.difference import Change, LayerDifference
 
-#: Layers listed one by one before the list is cut.
 LISTED = 40
+"""Layers listed one by one before the list is cut."""
 
 
 @dataclass(frozen=True, eq=False)

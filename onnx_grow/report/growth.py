@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from onnx_grow.model import Model
     from onnx_grow.verification import Report
 
-#: What to do first with a grown network; docs/learning.md has the reasons.
 RECIPE = "start at 1/10 of the original learning rate, warm up briefly, grow the optimizer's state or reset it (docs/training.md)"
+"""What to do first with a grown network; docs/learning.md has the reasons."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _GROWS = {"any": "any size", "uniform": "multiples"}
 
-#: Axes listed one by one before the list is cut to the largest ones.
 LISTED = 16
+"""Axes listed one by one before the list is cut to the largest ones."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 _PROSE = ("because", "differs", "inserted", "written by", "read by")
 
-#: Columns of the labels of facts: those of the longest one.
 _LABEL = len("check again")
+"""Columns of the labels of facts: those of the longest one."""
 
 
 def columns(*names: str, rows: Iterable[Sequence[str]]) -> Table:

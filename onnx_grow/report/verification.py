@@ -54,7 +54,7 @@ def report_text(report: Report) -> RenderableType:
     """The report on one screen, its names made harmless."""
     from rich.text import Text
 
-    verdict, *rest = map(printable, str(report).splitlines())
+    verdict, *rest = str(report).splitlines()
     style = "bold green" if report.ok else "bold red"
     return Text("\n").join([Text(verdict, style=style), *map(Text, rest)])
 
