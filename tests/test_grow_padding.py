@@ -35,6 +35,7 @@ NORMS = {
     "rms": RMS,
     "spelled": SPELLED,
     "bare": BARE,
+    "pooled": BARE.replace("ReduceMean <axes=[-1]>", "GlobalAveragePool"),
     "spelled rms": SPELLED_RMS,
 }
 TYPES = {"double": np.float64, "float": np.float32, "float16": np.float16}
@@ -87,7 +88,7 @@ def deviation(model: Model, grown: Model, by: object = run) -> float:
 @pytest.mark.parametrize("norm", NORMS)
 def test_norms_of_any_width_are_exact(norm: str, std: float) -> None:
     model = network(norm, std=std)
-    by = reference if norm == "rms" else run
+    by = reference if norm in ("pooled", "rms") else run
     for width in (21, 22, 27, 30, 33, 50, 60):
         grown = widen(model, widths={"a0": width}, scheme="pad")
         (growth,) = planned(grown).axes
@@ -99,7 +100,7 @@ def test_norms_of_any_width_are_exact(norm: str, std: float) -> None:
         assert len(inserted) == len(operators(model))
 
 
-@pytest.mark.parametrize("norm", ["layer", "spelled", "bare", "spelled rms"])
+@pytest.mark.parametrize("norm", ["layer", "spelled", "bare", "pooled", "spelled rms"])
 @pytest.mark.parametrize("std", [1e-3, 1.0])
 def test_in_single_precision_the_error_is_that_of_rounding(norm: str, std: float) -> None:
     model = network(norm, dtype="float", std=std, eps=1e-5)

@@ -143,10 +143,15 @@ CASES = [
     Case(
         "batch: statistics per position",
         """(float[2, 3, 2, 2] x) => (float[2, 2, 2, 2] y)
-        <float[6, 3, 1, 1] v, float[2, 6, 1, 1] w, float[6, 2, 2] s, float[6, 2, 2] t, float[6, 2, 2] m, float[6, 2, 2] p> {
-            a = Conv(x, v) b = BatchNormalization <spatial=0> (a, s, t, m, p) y = Conv(b, w) }""",
-        "",
-        {"a": "BatchNormalization 'b': it has statistics for every position (spatial=0)"},
+        <float[6, 3, 1, 1] v, float[2, 6, 1, 1] w, float[6, 2, 2] s, float[6, 2, 2] t, float[6, 2, 2] m, float[6, 2, 2] positive> {
+            a = Conv(x, v) b = BatchNormalization <spatial=0> (a, s, t, m, positive) y = Conv(b, w) }""",
+        opset=8,
+    ),
+    Case(
+        "batch: statistics per position, of a matrix",
+        """(float[N, 3] x) => (float[N, 2] y)
+        <float[3, 6] v, float[6, 2] w, float[6] s, float[6] t, float[6] m, float[6] positive> {
+            a = MatMul(x, v) b = BatchNormalization <spatial=0> (a, s, t, m, positive) y = MatMul(b, w) }""",
         opset=8,
     ),
 ]

@@ -37,6 +37,16 @@ OVER_CHANNELS = [
         )
         for op in DEPENDENT
     ),
+    *(
+        Case(
+            f"{op}: of channels",
+            reduced(
+                f"one = Unsqueeze(r, last) t = Transpose <perm=[0, 2, 1]> (one) p = {op}(t) b = Squeeze(p, last)"
+            ).replace("double", "float"),
+            axes,
+        )
+        for op, axes in (("GlobalMaxPool", "a"), ("GlobalAveragePool", "~a"))
+    ),
     Case(
         "over all axes",
         """(double[2, 4] x) => (double[1, 3] y) <double[4, 6] v, double[1, 3] w> {

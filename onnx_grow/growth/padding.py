@@ -649,7 +649,7 @@ class _Pad:
     def _averages(self, index: int) -> bool:
         """Whether a node takes the mean over the axis, and over nothing else."""
         proto = self.topology.proto(index)
-        if proto.op_type != "ReduceMean":
+        if proto.op_type not in ("GlobalAveragePool", "ReduceMean"):
             return False
         dims = self.analysis.input_dims(index, 0) or ()
         out = self.analysis.dims.get(proto.output[0])

@@ -9,10 +9,11 @@ not taken over may get any.
 from __future__ import annotations
 
 from onnx_grow.axes.algebra import axis, leaves, size
-from onnx_grow.axes.equations import Node, Rule, Unsupported
+from onnx_grow.axes.equations import Node, Rule
 from onnx_grow.axes.signature import Signature, broadcast
 
 _BATCH = Signature("N c *, c, c, c, c -> N c *, c, c, c, c")
+_BATCH_OF_POSITIONS = Signature("N c *, c *, c *, c *, c * -> N c *, c, c, c, c")
 _INSTANCE = Signature("N c ~*, c, c -> N c *")
 _GROUP = Signature("N (g ~k) ~*, (g k), (g k) -> N (g k) *", {"num_groups": "g"})
 _GROUP_18 = Signature("N (g ~k) ~*, g, g -> N (g k) *", {"num_groups": "g"})
@@ -20,9 +21,7 @@ _GROUP_18 = Signature("N (g ~k) ~*, g, g -> N (g k) *", {"num_groups": "g"})
 
 def batch(node: Node) -> None:
     """Statistics are parameters in inference; in training mode they are taken over the batch and the positions."""
-    if node.version < 9 and node.attribute("spatial", 1) == 0:
-        raise Unsupported("it has statistics for every position (spatial=0)")
-    names = _BATCH(node)
+    names = (_BATCH_OF_POSITIONS if node.version < 9 and node.attribute("spatial", 1) == 0 else _BATCH)(node)
     outputs_used = sum(shape is not None for shape in node.out_shapes)
     if node.attribute("training_mode", 0) or (node.version < 14 and outputs_used > 1):
         for name, dim in names.items():

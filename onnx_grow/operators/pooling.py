@@ -62,9 +62,7 @@ RULES = {
         ("", op): Rule(pool, ((0,),))
         for op in (
             "AveragePool",
-            "GlobalAveragePool",
             "GlobalLpPool",
-            "GlobalMaxPool",
             "LpPool",
             "MaxPool",
             "Crop",

@@ -13,6 +13,8 @@ from onnx_grow.axes.equations import Node, Rule, unsupported
 
 
 def _reduced(node: Node) -> list[int]:
+    if node.op.startswith("Global"):
+        return list(range(2, len(node.input(0))))
     axes = node.integers("axes", 1)
     if not axes:
         none = node.attribute("noop_with_empty_axes", 0)
@@ -99,7 +101,7 @@ def cumulative(node: Node) -> None:
 
 
 RULES = {
-    **{("", op): Rule(_reduce(_nothing)) for op in ("ReduceMax", "ReduceMin")},
+    **{("", op): Rule(_reduce(_nothing)) for op in ("GlobalMaxPool", "ReduceMax", "ReduceMin")},
     **{("", op): Rule(_reduce(_frozen)) for op in ("ReduceProd", "ReduceLogSum", "ReduceLogSumExp")},
     **{("", op): Rule(_reduce(_scaled(-1.0))) for op in ("ReduceSum", "ReduceL1")},
     **{("", op): Rule(_reduce(_scaled(-0.5))) for op in ("ReduceL2", "ReduceSumSquare")},
@@ -117,6 +119,6 @@ RULES = {
             "RandomUniformLike",
         ]
     },
-    ("", "ReduceMean"): Rule(_reduce(_uniform)),
+    **{("", op): Rule(_reduce(_uniform)) for op in ("GlobalAveragePool", "ReduceMean")},
     ("", "TopK"): Rule(top),
 }
