@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from onnx_grow.axes.algebra import Dim, axis, leaves, resolve, size
-from onnx_grow.axes.equations import Node, Statements, Unsupported
+from onnx_grow.axes.equations import Node, Statements, Tensors, Unsupported
 from onnx_grow.axes.signature import Signature, broadcast
 
 Shape = tuple[int, ...]
@@ -15,21 +15,10 @@ Shape = tuple[int, ...]
 def node(inputs: Sequence[Shape | None], *outputs: Shape | None, **attributes: Any) -> Node:
     """A node of operator Op with inputs and outputs of these shapes, each dimension an axis of its own."""
     dims = [None if shape is None else tuple(axis(n) for n in shape) for shape in inputs]
-    count = len(dims)
-    return Node(
-        7,
-        "Op",
-        "Op 'o'",
-        17,
-        attributes,
-        dims,
-        [None] * count,
-        [False] * count,
-        [0] * count,
-        outputs,
-        [True] * len(outputs),
-        Statements(),
-    )
+    names = [f"x{k}" for k in range(len(inputs))], [f"y{k}" for k in range(len(outputs))]
+    shapes = {name: shape for name, shape in zip(names[1], outputs, strict=True) if shape is not None}
+    tensors = Tensors(shapes, {}, {}, {}, names[1].__contains__)
+    return Node(7, "Op", "Op 'o'", 17, attributes, names, dims, tensors, Statements())
 
 
 def said(of: Node) -> Statements:

@@ -35,9 +35,9 @@ class Axis:
     def __init__(self, size: int) -> None:
         self.size = size
         self.bound: Dim | None = None
-        self.reasons: dict[str, None] = {} if size else {"it is empty": None}
-        self.statistics: dict[str, None] = {}
-        self.replicated: dict[str, None] = {}
+        self.reasons: tuple[str, ...] = () if size else ("it is empty",)
+        self.statistics: tuple[str, ...] = ()
+        self.replicated: tuple[str, ...] = ()
 
     @property
     def frozen(self) -> bool:
@@ -104,6 +104,8 @@ def resolve(dim: Dim) -> Dim:
             break
     else:
         return dim
+    if len(dim) == 1:
+        return resolve(_shortcut(dim))
     out: list[Factor] = []
     stack = list(reversed(dim))
     while stack:
@@ -193,9 +195,7 @@ class Algebra:
     def freeze(self, dim: Dim, *reasons: str) -> None:
         """Keep every axis of `dim` at its size, for `reasons`."""
         for leaf in leaves(dim):
-            for reason in reasons:
-                if len(leaf.reasons) < MOST_REASONS:
-                    leaf.reasons[reason] = None
+            leaf.reasons = _listed(leaf.reasons, reasons)
 
     def uniform(self, dim: Dim, *who: str) -> None:
         """Demand that every index of `dim` gets the same number of copies, as `who` takes statistics over it."""
@@ -207,16 +207,12 @@ class Algebra:
                 for part in segments(factor):
                     stack.extend(part)
             else:
-                for name in who:
-                    if len(factor.statistics) < MOST_REASONS:
-                        factor.statistics[name] = None
+                factor.statistics = _listed(factor.statistics, who)
 
     def replicate(self, dim: Dim, *reasons: str) -> None:
         """Demand that new indices of `dim` be copies of old ones, for `reasons`."""
         for leaf in leaves(dim):
-            for reason in reasons:
-                if len(leaf.replicated) < MOST_REASONS:
-                    leaf.replicated[reason] = None
+            leaf.replicated = _listed(leaf.replicated, reasons)
 
     def keep_single(self, dim: Dim) -> None:
         """Let each axis of `dim`, a single channel, be the empty product, which does not grow."""
@@ -233,7 +229,7 @@ class Algebra:
             if not size(left):
                 self._empties(left, right, work, where)
             elif len(left) == len(right) == 1:
-                self._factors(left[0], right[0], work, where)
+                self._factors(left, right, work, where)
             else:
                 self._products(left, right, work, where)
 
@@ -251,7 +247,7 @@ class Algebra:
             if x is y:
                 continue
             if x.size == y.size:
-                self._factors(x, y, work, where)
+                self._factors((x,), (y,), work, where)
                 continue
             if x.size > y.size:
                 x, y, left, right = y, x, right, left
@@ -267,12 +263,13 @@ class Algebra:
         if x or left or right:
             self.keep_single((*([x] if x else []), *left, *right))
 
-    def _factors(self, x: Factor, y: Factor, work: list[tuple[Dim, Dim]], where: str) -> None:
-        """Equate two factors of equal size."""
+    def _factors(self, a: Dim, b: Dim, work: list[tuple[Dim, Dim]], where: str) -> None:
+        """Equate two dimensions of a factor each, of equal size."""
+        (x,), (y,) = a, b
         if isinstance(y, Axis):
-            self._bind(y, (x,))
+            self._bind(y, a)
         elif isinstance(x, Axis):
-            self._bind(x, (y,))
+            self._bind(x, b)
         else:
             self._sums(x, y, work, where)
 
@@ -370,6 +367,14 @@ class Algebra:
             self.replicate(dim, *axis.replicated)
         if axis.statistics:
             self.uniform(dim, *axis.statistics)
+
+
+def _listed(reasons: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
+    """Reasons and those that are new, as long as there are few."""
+    for reason in more:
+        if len(reasons) < MOST_REASONS and reason not in reasons:
+            reasons += (reason,)
+    return reasons
 
 
 def _shortcut(dim: Dim) -> Dim:

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from onnx_grow.axes.algebra import Algebra, Dim, Sum, axis, size
+from onnx_grow.axes.algebra import Algebra, Dim, Sum, axis, resolve, size
 
 Role = Literal["groups", "heads", "head_dim", "state", "residual", "embedding"]
 
@@ -171,19 +172,34 @@ class Statements:
     tuned: list[Tuned] = field(default_factory=list)
     statistics: list[tuple[int, Dim]] = field(default_factory=list)
     zeros: dict[tuple[int, int], int | None] = field(default_factory=dict)
-    roles: list[tuple[Role, Dim]] = field(default_factory=list)
+    roles: dict[Role, dict[Dim, None]] = field(default_factory=dict)
     positions: list[Dim] = field(default_factory=list)
     inside: list[tuple[int, Dim]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What is known of the tensors of a graph, by name.
+
+    `values` are those known without running the model, `jumps` which of their elements comparisons or rounding of open sizes decide.
+    `origins` grows with the walk: the node that last computed a tensor anew, elementwise operators passed over; None for constants and
+    what is computed from them alone. `read` tells whether anything reads a tensor, if only the world outside.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    values: Mapping[str, np.ndarray]
+    jumps: Mapping[str, np.ndarray]
+    origins: Mapping[str, int | None]
+    read: Callable[[str], bool]
 
 
 class Node:
     """One node as its rule sees it.
 
-    `dims[i]` are the dimensions of input i (None when the input is absent), `shapes[i]` its concrete shape, `values[i]` its
-    value when it is known without running the model, `constant[i]` whether it is a weight or computed from weights only.
-    `out_shapes[i]` is the concrete shape of output i (None when the output is left out), `read[i]` whether anything reads it.
-    `origins[i]` is the node that last computed input i anew, elementwise operators passed over (None for constants); `origin` is
-    that of the outputs.
+    `dims[i]` are the dimensions of input i (None when the input is absent), `out_shapes[i]` is the concrete shape of output i (None
+    when the output is left out).
+    `origins[i]` is the node that last computed input i anew, elementwise operators passed over (None for constants, -1 for what is fed);
+    `origin` is that of the outputs.
     """
 
     def __init__(
@@ -193,14 +209,10 @@ class Node:
         label: str,
         version: int,
         attributes: Mapping[str, Any],
+        names: tuple[Sequence[str], Sequence[str]],
         dims: Sequence[tuple[Dim, ...] | None],
-        values: Sequence[np.ndarray | None],
-        constant: Sequence[bool],
-        origins: Sequence[int | None],
-        out_shapes: Sequence[tuple[int, ...] | None],
-        read: Sequence[bool],
+        tensors: Tensors,
         statements: Statements,
-        jumps: Sequence[np.ndarray | None] = (),
     ) -> None:
         self.index = index
         self.op = op
@@ -208,16 +220,32 @@ class Node:
         self.version = version
         self.attributes = attributes
         self.dims = dims
-        self.values = values
-        self.constant = constant
-        self.origins = origins
         self.origin = index
-        self.out_shapes = out_shapes
-        self.read = read
-        self.outputs: list[tuple[Dim, ...] | None] = [None] * len(out_shapes)
         self.is_apart = False
-        self._jumps = jumps
+        self._inputs, self._outputs = names
+        self.origins = [tensors.origins.get(name, -1) if name else None for name in self._inputs]
+        self.out_shapes = [tensors.shapes.get(name) for name in self._outputs]
+        self.outputs: list[tuple[Dim, ...] | None] = [None] * len(self.out_shapes)
+        self._tensors = tensors
         self._statements = statements
+
+    @cached_property
+    def values(self) -> Sequence[np.ndarray | None]:
+        """The value of each input that is known without running the model."""
+        known = self._tensors.values
+        return [known.get(name) for name in self._inputs]
+
+    @cached_property
+    def constant(self) -> Sequence[bool]:
+        """Whether each input is a weight or computed from weights only."""
+        return [
+            origin is None and bool(name) for origin, name in zip(self.origins, self._inputs, strict=True)
+        ]
+
+    @property
+    def read(self) -> Sequence[bool]:
+        """Whether anything reads each output."""
+        return [self._tensors.read(name) for name in self._outputs]
 
     def __repr__(self) -> str:
         return self.label
@@ -257,7 +285,7 @@ class Node:
 
     def jumps(self, i: int) -> list[int]:
         """The elements of the known value of input `i` that comparisons or rounding of open sizes decide: others may change them."""
-        mask = self._jumps[i] if i < len(self._jumps) else None
+        mask = self._tensors.jumps.get(self._inputs[i]) if i < len(self._inputs) else None
         return [] if mask is None else [int(k) for k in np.flatnonzero(mask)]
 
     def integers(self, name: str, i: int) -> list[int] | None:
@@ -404,4 +432,4 @@ class Node:
 
     def role(self, role: Role, dim: Dim) -> None:
         """Say what part a dimension plays; it decides the axis' kind."""
-        self._statements.roles.append((role, dim))
+        self._statements.roles.setdefault(role, {})[resolve(dim)] = None

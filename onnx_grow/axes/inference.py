@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import AttributeProto
 
-from onnx_grow.axes.algebra import Axis, Dim, axis, leaves
-from onnx_grow.axes.equations import Contraction, Node, Rule, Statements, Unsupported
+from onnx_grow.axes.algebra import Axis, Dim, axis, leaves, resolve
+from onnx_grow.axes.equations import Contraction, Node, Rule, Statements, Tensors, Unsupported
 from onnx_grow.model.bodies import ENTRY, JOIN, MARKERS
 
 if TYPE_CHECKING:
@@ -103,10 +103,11 @@ class _Walk:
         self.shared: dict[str, Dims] = {}
         self.constants = set(model.weights)
         self.folded: set[str] = set()
-        self.origins: dict[str, int] = {}
+        self.origins: dict[str, int | None] = dict.fromkeys(model.weights)
         self.labels: list[str] = []
         self.found: list[Rule | None] = []
         self.refused: list[str] = []
+        self.tensors = Tensors(shapes.shape, shapes.value, shapes.jumps, self.origins, self.topology.is_read)
         self.opsets = {
             "" if opset.domain == "ai.onnx" else opset.domain: opset.version
             for opset in model.skeleton.opset_import
@@ -126,27 +127,34 @@ class _Walk:
         self.found.append(rule)
         if proto.op_type == "Constant" and not domain:
             self.constants.add(proto.output[0])
+            self.origins[proto.output[0]] = None
             return
-        view = self._view(index, proto, domain, label)
+        names = list(proto.input), list(proto.output)
+        dims = [self._use(name) for name in names[0]]
+        version = self.opsets.get(domain, 1)
+        attributes = _attributes(proto)
+        view = Node(index, proto.op_type, label, version, attributes, names, dims, self.tensors, self.said)
         try:
             if rule is None:
                 operator = f"{domain}.{proto.op_type}" if domain else proto.op_type
                 raise Unsupported(f"operator {operator} has no rule")
-            unknown = [
-                name for name, dims in zip(proto.input, view.dims, strict=True) if name and dims is None
-            ]
+            unknown = [name for name, known in zip(names[0], dims, strict=True) if known is None and name]
             if unknown and (proto.domain, proto.op_type) != (JOIN, "If"):  # one branch may never be taken
                 raise Unsupported(f"the shape of its input '{unknown[0]}' is not known")
             _state(rule, view)
             self._replicate(view)
-            unknown = [n for n in proto.output if n not in self.shapes.shape and self._read(n)]
+            unknown = [
+                name
+                for name, shape in zip(names[1], view.out_shapes, strict=True)
+                if shape is None and self.topology.is_read(name)
+            ]
             if unknown:
                 known = "the same in all iterations" if proto.domain == ENTRY else "known"
                 raise Unsupported(f"the shape of '{unknown[0]}' is not {known}")
         except Unsupported as reason:
             self.found[index] = None
             self._opaque(proto, view, f"{label}: {reason}")
-        self._outputs(proto, view)
+        self._keep(proto, view)
 
     def borders(self) -> None:
         """Freeze what leaves the graph: its outputs, and what the bodies of control flow read."""
@@ -172,37 +180,7 @@ class _Walk:
             tuple(self.refused),
         )
 
-    def _view(self, index: int, proto: onnx.NodeProto, domain: str, label: str) -> Node:
-        names, shapes = list(proto.input), self.shapes
-        constant = [self._constant(name) for name in names]
-        return Node(
-            index,
-            proto.op_type,
-            label,
-            self.opsets.get(domain, 1),
-            _attributes(proto),
-            [self._use(index, i, name) for i, name in enumerate(names)],
-            [shapes.value.get(name) for name in names],
-            constant,
-            [
-                None if stored or not name else self.origins.get(name, -1)
-                for name, stored in zip(names, constant, strict=True)
-            ],
-            [shapes.shape.get(name) if name else None for name in proto.output],
-            [self._read(name) for name in proto.output],
-            self.said,
-            [shapes.jumps.get(name) for name in names] if shapes.jumps else (),
-        )
-
-    def _read(self, name: str) -> bool:
-        """Whether anything reads a tensor, if only the world outside."""
-        topology = self.topology
-        return name in topology.consumers or name in topology.outputs or name in topology.captured
-
-    def _constant(self, name: str) -> bool:
-        return name in self.constants or name in self.folded
-
-    def _use(self, index: int, i: int, name: str) -> Dims | None:
+    def _use(self, name: str) -> Dims | None:
         """The dimensions of an input; a constant gets fresh ones for each use, unless it is clearly shared on purpose.
 
         Exporters merge equal vectors (zero biases), which means nothing; a matrix used twice is meant.
@@ -216,20 +194,21 @@ class _Walk:
             dims = self.shared.setdefault(name, tuple(axis(n) for n in shape))
         else:
             dims = tuple(axis(n) for n in shape)
-        self.uses[index, i] = dims
         return dims
 
-    def _outputs(self, proto: onnx.NodeProto, view: Node) -> None:
+    def _keep(self, proto: onnx.NodeProto, view: Node) -> None:
+        """Keep the dimensions of a node's constants and outputs, as far as they are solved; less is left to be followed later."""
+        for i, (name, dims) in enumerate(zip(proto.input, view.dims, strict=True)):
+            if dims is not None and name in self.constants:
+                self.uses[view.index, i] = tuple(map(resolve, dims))
         iterated = proto.domain in MARKERS  # what comes out may be another value in each iteration
-        from_constants = (
-            not iterated and bool(proto.input) and all(self._constant(n) for n in proto.input if n)
-        )
+        from_constants = not iterated and bool(view.origins) and not any(o is not None for o in view.origins)
         for name, dims in zip(proto.output, view.outputs, strict=True):
             if not name:
                 continue
-            self.origins[name] = view.origin
+            self.origins[name] = None if from_constants else view.origin
             if dims is not None:
-                self.dims[name] = dims
+                self.dims[name] = tuple(map(resolve, dims))
             elif name in self.shapes.shape:
                 self.dims[name] = self._frozen(name, f"{view.label}: its rule says nothing of this output")
             if from_constants:

@@ -168,8 +168,8 @@ class _Tabulation:
         for index, dim in self.analysis.said.inside:
             for leaf in leaves(dim):
                 self.writers.setdefault(leaf, [index])
-        for role, dim in self.analysis.said.roles:
-            for leaf in leaves(dim):
+        for role, dims in self.analysis.said.roles.items():
+            for leaf in (leaf for dim in dims for leaf in leaves(dim)):
                 self.roles.setdefault(leaf, set()).add(role)
         named: dict[str, Axis] = {}
         for found in self.writers:
@@ -250,7 +250,7 @@ class _Tabulation:
             found.size,
             next((role for role in _BY_ROLE if role in roles), "hidden"),
             "uniform" if found.uniform else "any",
-            tuple(found.reasons),
+            found.reasons,
             self._names(self.writers[found]),
             self._names(self.readers.get(found, ())),
             sum(self.weights[found].values()),

@@ -229,7 +229,7 @@ class _Pad:
 
     def found(self) -> Padding:
         if self.axis.replicated:
-            raise NotLinear(next(iter(self.axis.replicated)))
+            raise NotLinear(self.axis.replicated[0])
         for choice in self.analysis.said.choices:
             if self.axis in leaves(choice.source) and self.axis in leaves(choice.result):
                 raise NotLinear(f"{self._label(choice.node)} picks what each of its channels is")

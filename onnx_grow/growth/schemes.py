@@ -42,7 +42,7 @@ def _assigned(
 ) -> AxisGrowth:
     axis = table.axes[growth.name]
     if axis.uniform and growth.new_size % growth.size:
-        because = f"{next(iter(axis.statistics))} takes statistics over it, and {growth.new_size} is no multiple of {growth.size}"
+        because = f"{axis.statistics[0]} takes statistics over it, and {growth.new_size} is no multiple of {growth.size}"
         return replace(growth, scheme="pad", because="" if scheme in ("auto", "pad") else because)
     if axis.uniform and scheme in ("auto", "fresh", "pad"):
         why_not = refusal or (

@@ -228,7 +228,7 @@ class _Settlement:
             self.copied |= dict.fromkeys(retried, refusal.reason)
             return
         for axis in blamed:  # in the plan's order, which makes the same bytes of the same model
-            axis.reasons[refusal.reason] = None
+            axis.reasons += (refusal.reason,)
             self.refused[growing[axis]] = refusal.reason
 
 

@@ -24,40 +24,46 @@ __all__ = ["Topology"]
 class Topology:
     """Who computes what, and who reads it, in the main graph.
 
-    `nodes` are those of the skeleton. `producers` maps a tensor to the node
-    that computes it, `consumers` to the (node, input position) pairs that read it, and `captured` maps a tensor
-    that is read inside a subgraph to the (first) node that owns the subgraph. `inputs` and `outputs` name what
+    `nodes` are those of the skeleton. `inputs` and `outputs` name what
     a caller feeds and gets: initializers that are also inputs are not among them.
     """
-
-    nodes: Sequence[NodeProto]
-    producers: Mapping[str, int]
-    consumers: Mapping[str, Sequence[tuple[int, int]]]
-    captured: Mapping[str, int]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
     def __init__(self, skeleton: onnx.ModelProto) -> None:
         self._skeleton = skeleton
         graph = skeleton.graph
         stored = {tensor.name for tensor in graph.initializer}
         stored |= {sparse.values.name for sparse in graph.sparse_initializer}
-        self.nodes = list(graph.node)
+        self.nodes: Sequence[NodeProto] = list(graph.node)
         self.inputs = tuple(value.name for value in graph.input if value.name not in stored)
         self.outputs = tuple(value.name for value in graph.output)
-        producers: dict[str, int] = {}
-        consumers: dict[str, list[tuple[int, int]]] = {}
-        owners: dict[str, int] = {}
+
+    @cached_property
+    def producers(self) -> Mapping[str, int]:
+        """The node that computes each tensor."""
+        return {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """The (node, input position) pairs that read each tensor."""
+        found: dict[str, list[tuple[int, int]]] = {}
         for index, node in enumerate(self.nodes):
-            for name in node.output:
-                producers[name] = index
             for position, name in enumerate(node.input):
-                consumers.setdefault(name, []).append((index, position))
+                if name:
+                    found.setdefault(name, []).append((index, position))
+        return found
+
+    @cached_property
+    def captured(self) -> Mapping[str, int]:
+        """The (first) node in whose subgraphs each tensor is read that they do not compute themselves."""
+        found: dict[str, int] = {}
+        for index, node in enumerate(self.nodes):
             for name in captured(node):
-                owners.setdefault(name, index)
-        producers.pop("", None)  # left out, or not given
-        consumers.pop("", None)
-        self.producers, self.consumers, self.captured = producers, consumers, owners
+                found.setdefault(name, index)
+        return found
+
+    def is_read(self, name: str) -> bool:
+        """Whether anything reads a tensor, if only the world outside."""
+        return name in self.consumers or name in self.outputs or name in self.captured
 
     def proto(self, index: int) -> NodeProto:
         """Node `index` as the file has it."""
