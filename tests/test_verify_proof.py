@@ -65,6 +65,28 @@ def test_half_precision_and_bodies_are_evaluated() -> None:
     np.testing.assert_allclose(y, np.log1p(np.exp(h)), rtol=1e-14)
 
 
+@pytest.mark.parametrize("opset", [10, 13, 18, 21])
+def test_quantised_layers_are_evaluated_in_every_operator_set(opset: int) -> None:
+    axis = "<axis = 0>" if opset > 10 else ""
+    shape = "[4]" if opset > 10 else ""
+    net = f"""(float[2, 3] x) => (float[2, 5] y) <float s = {{0.05}}, uint8 z = {{120}}, int8[4, 3] w, float{shape} t, int8{shape} n, float[4, 5] v> {{
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) k = DequantizeLinear{axis}(w, t, n)
+        m = Transpose(k) h = MatMul(d, m) r = Relu(h) y = MatMul(r, v) }}"""
+    small = np.arange(1, 5, dtype=np.float32) / 64
+    t, n = (small, np.arange(4, dtype=np.int8)) if opset > 10 else (small[0], np.int8(3))
+    w = np.arange(-6, 6, dtype=np.int8).reshape(4, 3)
+    model = build(net, opset=opset, w=w, t=t, n=n)
+    proof = prove(model, og.widen(model, factor=2), feed(2, 3), expected=None)
+    assert proof.error is not None and proof.error < 1e-13, proof.detail
+    (exact,) = run_in_float64(model, feed(2, 3)).values()
+    x = np.clip(np.rint(feed(2, 3)["x"].astype(np.float64) / np.float32(0.05)) + 120, 0, 255) - 120
+    weight = (w.astype(np.float64) - np.reshape(n, (-1, 1))) * np.reshape(t, (-1, 1)).astype(np.float64)
+    by_hand = np.maximum(x * np.float64(np.float32(0.05)) @ weight.T, 0) @ model.weights["v"].array().astype(
+        np.float64
+    )
+    np.testing.assert_allclose(exact, by_hand, rtol=1e-12, atol=1e-13)
+
+
 def test_what_has_no_implementation_is_named_and_fails_nothing() -> None:
     model = build("""<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> g (float[2,3,8,8] x) => (float[2,4,8,8] y)
         <float[4,3,1,1] w> {

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from onnx.reference.ops import op_conv, op_lrn
+from onnx.reference.ops import op_conv, op_dequantize_linear, op_lrn
 
-__all__ = ["LRN", "Conv"]
+__all__ = ["LRN", "Conv", "DequantizeLinear"]
 
 Array = np.ndarray[Any, Any]
 
@@ -42,6 +42,18 @@ class Conv(op_conv.Conv):
             return super()._run(X, W, B, *given)  # type: ignore[no-untyped-call, no-any-return]
         assert dilations is not None
         return (_dilated(X, W, B, dilations, group or 1, pads, strides).astype(X.dtype),)
+
+
+class DequantizeLinear(op_dequantize_linear.DequantizeLinear_19):
+    """(x - zero point) * scale, for operator sets before 19, of which ONNX's reference has none."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Array, scale: Array, zero: Array | None = None, axis: int | None = None, **later: Any
+    ) -> tuple[Array]:
+        """`later` are attributes of operator sets from 19 on."""
+        return super()._run(x, scale, zero, 1 if axis is None else axis)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class LRN(op_lrn.LRN):

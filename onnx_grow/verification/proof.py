@@ -173,12 +173,14 @@ def _by_reference(
 ) -> Sequence[Any]:
     from onnx.reference import ReferenceEvaluator
 
-    from onnx_grow.verification.kernels import LRN, Conv
+    from onnx_grow.verification.kernels import LRN, Conv, DequantizeLinear
 
+    versions = {opset.domain: opset.version for opset in opsets}
     if model is None:
-        evaluator = ReferenceEvaluator(node, opsets={opset.domain: opset.version for opset in opsets})
+        evaluator = ReferenceEvaluator(node, opsets=versions)
     else:
-        evaluator = ReferenceEvaluator(model, new_ops=[Conv, LRN])
+        older = [DequantizeLinear] if versions.get("", 0) < 19 else []
+        evaluator = ReferenceEvaluator(model, new_ops=[Conv, LRN, *older])
     return _placed(node, evaluator.run(None, dict(values)))
 
 
