@@ -21,28 +21,22 @@ constant added to a variance takes it, so that epsilon is scaled; gamma takes it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import frexp, sqrt
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from onnx_grow.axes.algebra import Axis, leaves, resolve, size
-from onnx_grow.axes.inference import Analysis, Dims
+from onnx_grow.axes.algebra import Axis, leaves, resolve
+from onnx_grow.axes.inference import Analysis
 from onnx_grow.growth.constants import FLOATS
+from onnx_grow.growth.norms import MOVES, Mixture, Norm, NotLinear, Over, attribute
 
 __all__ = ["NotLinear", "Padding", "padding", "unpaddable", "unsuited"]
 
-Mixture = NDArray[np.float64]
 Place = tuple[int, int]  # a node and one of its inputs
-
-
-class NotLinear(Exception):
-    """The axis cannot be padded, for this reason."""
 
 
 @dataclass
@@ -106,77 +100,11 @@ def unsuited(analysis: Analysis, axis: Axis, new_size: int) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Norm:
-    """A norm as an operator: which inputs it sums and normalises, its parameters, and the output that is the sum."""
-
-    summed: tuple[int, ...]
-    gamma: int
-    beta: int | None
-    epsilon: float
-    centred: bool
-    total: int | None = None
-
-
-_NORMS = {
-    "LayerNormalization": _Norm((0,), 1, 2, 1e-5, True),
-    "RMSNormalization": _Norm((0,), 1, None, 1e-5, False),
-    "SimplifiedLayerNormalization": _Norm((0,), 1, None, 1e-5, False),
-    "SkipLayerNormalization": _Norm((0, 1, 4), 2, 3, 1e-12, True, 3),
-    "SkipSimplifiedLayerNormalization": _Norm((0, 1, 3), 2, None, 1e-12, False, 3),
-    "EmbedLayerNormalization": _Norm((2, 3, 4), 5, 6, 1e-12, True, 2),
-}
-_MOVES = frozenset(
-    (
-        "Cast",
-        "DepthToSpace",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    )
-)
-_LINEAR = _MOVES | {
-    "AveragePool",
-    "GlobalAveragePool",
-    "Neg",
-    "ReduceMean",
-    "ReduceSum",
-    "Resize",
-    "Upsample",
-}
 _ZERO_AT_ZERO = frozenset(
-    (
-        "Abs",
-        "Celu",
-        "Elu",
-        "Erf",
-        "FastGelu",
-        "Gelu",
-        "HardSwish",
-        "LeakyRelu",
-        "Mish",
-        "PRelu",
-        "QuickGelu",
-        "Relu",
-        "Round",
-        "Selu",
-        "Sign",
-        "Sin",
-        "Softsign",
-        "Sqrt",
-        "Swish",
-        "Tanh",
-    )
+    {"Abs", "Celu", "Elu", "Erf", "FastGelu", "Gelu", "HardSwish", "LeakyRelu", "Mish", "PRelu", "QuickGelu"}
+    | {"Relu", "Round", "Selu", "Sign", "Sin", "Softsign", "Sqrt", "Swish", "Tanh"}
 )
+_KEEPS_ZERO = MOVES | _ZERO_AT_ZERO | {"AveragePool", "Div", "GlobalAveragePool", "MaxPool", "Neg"}
 _SUMS = ("Add", "Mean", "Sub", "Sum")
 _COARSE = 1 / 64
 """A relative change by rounding that is too much for a constant that is scaled."""
@@ -214,6 +142,7 @@ class _Pad:
         self.analysis = analysis
         self.topology = analysis.topology
         self.axis = axis
+        self.over = Over(analysis, axis)
         self.ratio = axis.size / new_size
         self.nothing: Mixture = np.zeros(axis.size)
         self.mean: Mixture = self.nothing if inserting else np.full(axis.size, 1.0 / axis.size)
@@ -232,31 +161,33 @@ class _Pad:
             raise NotLinear(self.axis.replicated[0])
         for choice in self.analysis.said.choices:
             if self.axis in leaves(choice.source) and self.axis in leaves(choice.result):
-                raise NotLinear(f"{self._label(choice.node)} picks what each of its channels is")
+                raise NotLinear(f"{self.over.label(choice.node)} picks what each of its channels is")
         self.ahead = _Ahead([-index for index in (*self.concerned, *self._subtractions())])
         for index in self.ahead:
             self._demand(-index)
         for index in self.concerned:
             taken = any(self.axis in leaves(dim) for dim in self.analysis.statistics.get(index, ()))
             if taken and index not in self.understood:
-                raise NotLinear(f"{self._label(index)} takes other statistics over it than those of a norm")
+                raise NotLinear(
+                    f"{self.over.label(index)} takes other statistics over it than those of a norm"
+                )
         while True:
             try:
                 return self._carried()
             except _Stuck as stuck:
                 producer = self.topology.producers[stuck.name]
                 if stuck.name in self.restored or self.topology.proto(producer).output[0] != stuck.name:
-                    raise NotLinear(f"{self._label(producer)} cannot be scaled") from stuck
+                    raise NotLinear(f"{self.over.label(producer)} cannot be scaled") from stuck
                 self.restored.add(stuck.name)
 
     # Backward: what the norms demand of their inputs, handed back to the weights.
 
     def _demand(self, index: int) -> None:
         proto = self.topology.proto(index)
-        norm = self._norm(index)
+        norm = self.over.norm(index)
         if norm is not None:
             self._demand_of_norm(index, norm)
-        elif self._averages(index):
+        elif self.over.averages(index):
             self._demand_of_mean(index)
         else:
             self._note_difference(index, proto)
@@ -264,18 +195,22 @@ class _Pad:
                 if name in self.demands:
                     self._hand_back(index, proto, self.demands[name])
 
-    def _demand_of_norm(self, index: int, norm: _Norm) -> None:
+    def _demand_of_norm(self, index: int, norm: Norm) -> None:
         proto = self.topology.proto(index)
         if any(
-            self._is_read(name) for o, name in enumerate(proto.output) if name and o not in (0, norm.total)
+            self.over.is_read(name)
+            for o, name in enumerate(proto.output)
+            if name and o not in (0, norm.total)
         ):
-            raise NotLinear(f"{self._label(index)} gives away its statistics")
-        if norm.gamma >= len(proto.input) or not self._is_known(proto.input[norm.gamma]):
-            raise NotLinear(f"{self._label(index)} has no constant scale")
+            raise NotLinear(f"{self.over.label(index)} gives away its statistics")
+        if norm.gamma >= len(proto.input) or not self.over.is_known(proto.input[norm.gamma]):
+            raise NotLinear(f"{self.over.label(index)} has no constant scale")
         self.understood.add(index)
         if self.inserting and norm.centred:
             if norm.total is not None:
-                raise NotLinear(f"{self._label(index)} adds by itself, which leaves no place before the norm")
+                raise NotLinear(
+                    f"{self.over.label(index)} adds by itself, which leaves no place before the norm"
+                )
             self.result.centred.add(index)
         wanted = self.mean if norm.centred else self.nothing
         self._agree(
@@ -288,19 +223,19 @@ class _Pad:
                 self._give(index, i, wanted)
         asked = self.demands.get(proto.output[0], self.nothing)
         if asked.any():
-            gamma = self._along(index, norm.gamma)
+            gamma = self.over.along(index, norm.gamma)
             if not norm.centred or not np.allclose(asked * gamma, (asked * gamma)[0], rtol=1e-6, atol=0):
                 reason = "is added to what is normalised again, and its scales differ between channels"
-                raise NotLinear(f"the result of {self._label(index)} {reason}")
+                raise NotLinear(f"the result of {self.over.label(index)} {reason}")
         if norm.beta is not None and norm.beta < len(proto.input) and proto.input[norm.beta]:
             self._give(index, norm.beta, asked)
         elif asked.any() and not norm.centred:
-            raise NotLinear(f"{self._label(index)} has no bias")
+            raise NotLinear(f"{self.over.label(index)} has no bias")
 
     def _demand_of_mean(self, index: int) -> None:
         """The mean of squares leaves zeros out, any other mean is not changed by itself."""
         self.understood.add(index)
-        squared = self._squared(self.topology.proto(index).input[0])
+        squared = self.over.squared(self.topology.proto(index).input[0])
         if index in self.second_moments:
             self._agree(self.demands.get(squared or ""), self.mean, index)
             self._ask(squared or "", self.mean)
@@ -309,46 +244,52 @@ class _Pad:
 
     def _subtractions(self) -> Iterator[int]:
         """The nodes that subtract from a mean over the axis, once moved."""
-        moved = [self.topology.proto(index).output[0] for index in self.concerned if self._averages(index)]
+        moved = [
+            self.topology.proto(index).output[0] for index in self.concerned if self.over.averages(index)
+        ]
         while moved:
             for reader, _ in self.topology.consumers.get(moved.pop(), ()):
                 proto = self.topology.proto(reader)
                 if proto.op_type == "Sub":
                     yield reader
-                elif self._is_move(proto):
+                elif self.over.is_move(proto):
                     moved += proto.output
 
     def _note_difference(self, index: int, proto: NodeProto) -> None:
         """mean(x^2) - mean(x)^2 is the variance, too: with the mean in new channels n / n' of what it was."""
         if proto.op_type != "Sub" or self.inserting:
             return
-        moment, mean = self._averaging(proto.input[0]), self._squared(proto.input[1])
+        moment, mean = self.over.averaging(proto.input[0]), self.over.squared(proto.input[1])
         if moment is None or mean is None or len(self.topology.consumers[proto.input[0]]) > 1:
             return
-        squared = self._squared(self.topology.proto(moment).input[0])
-        if squared is not None and squared == self._mean_of(mean) and squared not in self.analysis.constants:
+        squared = self.over.squared(self.topology.proto(moment).input[0])
+        if (
+            squared is not None
+            and squared == self.over.mean_of(mean)
+            and squared not in self.analysis.constants
+        ):
             self.differences.add(index)
             self.second_moments.add(moment)
 
     def _hand_back(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
         """Demand of a node's operands what makes its result as demanded."""
         op, zero = proto.op_type, not mixture.any()
-        linear = self._is_linear(proto)
-        if linear and op != "Expand" and self._position(index, 0) is None:
-            raise NotLinear(f"{self._label(index)} picks what each of its channels is")
+        linear = self.over.is_linear(proto)
+        if linear and op != "Expand" and self.over.position(index, 0) is None:
+            raise NotLinear(f"{self.over.label(index)} picks what each of its channels is")
         keeps_zero = op in (*_ZERO_AT_ZERO, "Cast", "MaxPool") or (
-            op == "Pow" and self._is_positive(proto.input[1])
+            op == "Pow" and self.over.is_positive(proto.input[1])
         )
         if linear or (zero and keeps_zero and len(proto.input) <= 2):
             self._give(index, 0, mixture)
-        elif zero and op == "Sub" and self._mean_of(proto.input[1]) == proto.input[0]:
+        elif zero and op == "Sub" and self.over.mean_of(proto.input[1]) == proto.input[0]:
             self._give(index, 0, self.mean)
             if self.inserting:
                 self.result.masked.add(index)
         elif op in (*_SUMS, "Concat"):
             for i in range(len(proto.input)):
                 self._give(index, i, mixture)
-        elif op == "Where" and self._position(index, 0) is None:
+        elif op == "Where" and self.over.position(index, 0) is None:
             self._give(index, 1, mixture)
             self._give(index, 2, mixture)
         elif op in ("Mul", "Div"):
@@ -356,29 +297,29 @@ class _Pad:
         elif op in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
             self._hand_back_contraction(index, proto, mixture)
         else:
-            raise NotLinear(f"{self._label(index)} is not linear in it")
+            raise NotLinear(f"{self.over.label(index)} is not linear in it")
 
     def _hand_back_product(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
-        having = [i for i in (0, 1) if self._position(index, i) is not None]
-        known = [i for i in having if self._is_known(proto.input[i])]
+        having = [i for i in (0, 1) if self.over.position(index, i) is not None]
+        known = [i for i in having if self.over.is_known(proto.input[i])]
         if having == [0] or (having == [1] and proto.op_type == "Mul"):
             self._give(index, having[0], mixture)
         elif not mixture.any():
             # One zero is enough; a gate is never zero.
-            open_ = [i for i in having if i not in known and not self._is_gate(proto.input[i])]
+            open_ = [i for i in having if i not in known and not self.over.is_gate(proto.input[i])]
             if not open_ or (proto.op_type == "Div" and open_[0] != 0):
-                raise NotLinear(f"{self._label(index)} multiplies what cannot be zero")
+                raise NotLinear(f"{self.over.label(index)} multiplies what cannot be zero")
             self._give(index, open_[0], mixture)
         elif len(having) == 2 and len(known) == 1 and (proto.op_type == "Mul" or known == [1]):
-            factors = self._along(index, known[0])
+            factors = self.over.along(index, known[0])
             new = sqrt(float(np.mean(factors**2)))
             if not new or (proto.op_type == "Div" and not factors.all()):
-                raise NotLinear(f"{self._label(index)} multiplies by zero")
+                raise NotLinear(f"{self.over.label(index)} multiplies by zero")
             self._give(index, known[0], factors * new / float(factors @ factors))
             weighted = mixture * factors / new if proto.op_type == "Mul" else mixture / factors * new
             self._give(index, 1 - known[0], weighted)
         else:
-            raise NotLinear(f"{self._label(index)} multiplies two tensors that are computed")
+            raise NotLinear(f"{self.over.label(index)} multiplies two tensors that are computed")
 
     def _hand_back_contraction(self, index: int, proto: NodeProto, mixture: Mixture) -> None:
         """Of the operand that has the channels of the result, and the bias."""
@@ -389,14 +330,14 @@ class _Pad:
         ]
         through = proto.op_type.startswith("Conv") and self._passes(index)
         if through and mixture.any():
-            raise NotLinear(f"{self._label(index)} treats each channel in its own way")
+            raise NotLinear(f"{self.over.label(index)} treats each channel in its own way")
         if through:
             self._give(index, 0, mixture)
         elif len(made) == 1:
             i, d = made[0]
             self._give(index, i, mixture, d)
         else:
-            raise NotLinear(f"{self._label(index)} is not linear in it")
+            raise NotLinear(f"{self.over.label(index)} is not linear in it")
         if proto.op_type != "MatMul" and len(proto.input) > 2 and proto.input[2]:
             self._give(index, 2, mixture)
 
@@ -409,8 +350,8 @@ class _Pad:
                 return batch + [(1, right - 1)] * (right > 1) + [(0, d) for d in range(max(left - 1, 0))]
             case "Gemm":
                 return [
-                    (1, 0 if _attribute(proto, "transB", 0) else 1),
-                    (0, 1 if _attribute(proto, "transA", 0) else 0),
+                    (1, 0 if attribute(proto, "transB", 0) else 1),
+                    (0, 1 if attribute(proto, "transA", 0) else 0),
                 ]
             case "Conv":
                 return [(1, 0)]
@@ -419,18 +360,18 @@ class _Pad:
 
     def _passes(self, index: int) -> bool:
         """Whether a convolution keeps the channels apart: in groups, of which the axis is the number."""
-        return not self._sums(index) and self._position(index, 0) is not None
+        return not self._sums(index) and self.over.position(index, 0) is not None
 
     def _give(self, index: int, i: int, mixture: Mixture, d: int | None = None) -> None:
         """Demand a mixture of one input of a node."""
         name = self.topology.proto(index).input[i]
-        at = self._position(index, i) if d is None else d
+        at = self.over.position(index, i) if d is None else d
         if at is None:
             self._shared_by_all(index, name, mixture)
         elif name in self.analysis.constants:
             dims = self.analysis.uses[index, i]
             if resolve(dims[at]) != (self.axis,) or self.analysis.shapes.dtype.get(name) not in FLOATS:
-                raise NotLinear(f"{self._label(index)} has weights that cannot be mixed")
+                raise NotLinear(f"{self.over.label(index)} has weights that cannot be mixed")
             self._agree(self.result.mixtures.get((index, i), (at, None))[1], mixture, index)
             self.result.mixtures[index, i] = at, mixture
         else:
@@ -444,15 +385,15 @@ class _Pad:
 
     def _shared_by_all(self, index: int, name: str, mixture: Mixture) -> None:
         """A number that all channels share is its own mean, but not zero."""
-        value = self._value(name) if self._is_known(name) else None
+        value = self.over.value(name) if self.over.is_known(name) else None
         none = value is not None and not np.any(value)
         if abs(float(mixture.sum()) - 1.0) > 1e-9 and not (none and not mixture.any()):
-            raise NotLinear(f"{self._label(index)} adds to it what all its channels share")
+            raise NotLinear(f"{self.over.label(index)} adds to it what all its channels share")
 
     def _agree(self, said: Mixture | None, mixture: Mixture, index: int) -> None:
         if said is not None and not np.allclose(said, mixture, rtol=1e-9, atol=1e-15):
             raise NotLinear(
-                f"{self._label(index)} and another node that reads it need different new channels"
+                f"{self.over.label(index)} and another node that reads it need different new channels"
             )
 
     # Forward: where new channels are zero, and which factors the statistics cause.
@@ -482,7 +423,7 @@ class _Pad:
         computed = [
             name
             for name in proto.input
-            if not self._is_known(name)
+            if not self.over.is_known(name)
             and any(self.axis in leaves(dim) for dim in self.analysis.dims.get(name, ()))
         ]
         if computed and all(name in self.zero for name in computed):
@@ -490,27 +431,19 @@ class _Pad:
                 reason = (
                     "multiplies new channels that are zero with one another, so that neither would ever learn"
                 )
-                raise NotLinear(f"{self._label(index)} {reason}")
+                raise NotLinear(f"{self.over.label(index)} {reason}")
             self.result.free.add(index)
 
     def _zeros(self, index: int) -> None:
         proto = self.topology.proto(index)
         name = proto.output[0] if proto.output else ""
-        if not name or name in self.demands or self._tensor_position(name) is None:
+        if not name or name in self.demands or self.over.tensor_position(name) is None:
             return
-        norm = self._norm(index)
+        norm = self.over.norm(index)
         if norm is not None:
             self.zero.add(name)
             return
-        if proto.op_type in (
-            *_MOVES,
-            *_ZERO_AT_ZERO,
-            "Neg",
-            "Div",
-            "MaxPool",
-            "AveragePool",
-            "GlobalAveragePool",
-        ):
+        if proto.op_type in _KEEPS_ZERO:
             is_zero = proto.input[0] in self.zero
         elif proto.op_type == "Mul":
             is_zero = any(operand in self.zero for operand in proto.input)
@@ -519,7 +452,9 @@ class _Pad:
         else:
             is_zero = bool(proto.input) and proto.op_type == "Concat" and self.zero.issuperset(proto.input)
         if is_zero:
-            self.zero.update(output for output in proto.output if self._tensor_position(output) is not None)
+            self.zero.update(
+                output for output in proto.output if self.over.tensor_position(output) is not None
+            )
 
     def _zero_sum(self, index: int, proto: NodeProto) -> bool:
         """Whether a sum is zero; a bias is made so."""
@@ -528,16 +463,16 @@ class _Pad:
         if not others or not self.zero.issuperset(others):
             return False
         for i in biases:
-            at = self._position(index, i)
+            at = self.over.position(index, i)
             assert at is not None
             self.result.mixtures[index, i] = at, self.nothing
         return True
 
     def _is_bias(self, index: int, i: int) -> bool:
-        at = self._position(index, i, strict=False)
+        at = self.over.position(index, i, strict=False)
         return (
             at is not None
-            and self._is_constant(index, i)
+            and self.over.is_constant(index, i)
             and (index, i) not in self.result.mixtures
             and resolve(self.analysis.uses[index, i][at]) == (self.axis,)
         )
@@ -545,14 +480,14 @@ class _Pad:
     def _factor(self, index: int, factors: dict[str, float]) -> None:
         """By how much the results of a node are too large; constants take what they can."""
         proto = self.topology.proto(index)
-        norm = self._norm(index)
+        norm = self.over.norm(index)
         if norm is not None:
             if not self._take(index, norm.gamma, sqrt(self.ratio)):
-                raise NotLinear(f"{self._label(index)} has no constant scale of its own")
-            self.result.epsilons[index] = float(_attribute(proto, "epsilon", norm.epsilon)) * self.ratio
+                raise NotLinear(f"{self.over.label(index)} has no constant scale of its own")
+            self.result.epsilons[index] = float(attribute(proto, "epsilon", norm.epsilon)) * self.ratio
         given = {i: factors[name] for i, name in enumerate(proto.input) if name in factors}
         out = self._passed(index, proto, given) if given else 1.0
-        if index in self.differences or (self._averages(index) and proto.input[0] in self.zero):
+        if index in self.differences or (self.over.averages(index) and proto.input[0] in self.zero):
             out *= self.ratio
         if out == 1.0:
             return
@@ -569,16 +504,18 @@ class _Pad:
     def _passed(self, index: int, proto: NodeProto, given: dict[int, float]) -> float:
         """What becomes of the factors of a node's inputs. Raises _Stuck where one cannot be carried on."""
         op, first = proto.op_type, next(iter(given))
-        known = [i for i, name in enumerate(proto.input) if i not in given and name and self._is_known(name)]
+        known = [
+            i for i, name in enumerate(proto.input) if i not in given and name and self.over.is_known(name)
+        ]
         f = given[first]
-        if (self._is_linear(proto) or op in ("Abs", "Relu")) and first == 0:
+        if (self.over.is_linear(proto) or op in ("Abs", "Relu")) and first == 0:
             return f
         if op == "Sqrt":
             return sqrt(f)
         if op == "Reciprocal":
             return 1.0 / f
         if op == "Pow" and first == 0:
-            exponent = self._value(proto.input[1])
+            exponent = self.over.value(proto.input[1])
             if exponent is not None and exponent.size == 1:
                 return float(f ** float(exponent.reshape(-1)[0]))
         alike = len(set(given.values())) == 1 and len(known) + len(given) == len(proto.input)
@@ -607,150 +544,31 @@ class _Pad:
         if name in self.analysis.constants:
             return self._take_constant((index, i), name, factor)
         producer = self.topology.producers.get(name)
-        if producer is None or len(self.topology.consumers[name]) > 1 or not self._is_known(name):
+        if producer is None or len(self.topology.consumers[name]) > 1 or not self.over.is_known(name):
             return False
         proto = self.topology.proto(producer)
-        if self._is_move(proto):
+        if self.over.is_move(proto):
             return self._take(producer, 0, factor)
         if proto.op_type in ("Add", "Sub"):
             if not all(self._take(producer, k, factor) for k in (0, 1)):
-                raise NotLinear(f"{self._label(producer)} cannot be scaled")
+                raise NotLinear(f"{self.over.label(producer)} cannot be scaled")
             return True
         return proto.op_type in ("Mul", "Div") and self._take(producer, 0, factor)
 
     def _take_constant(self, place: Place, name: str, factor: float) -> bool:
         if self.analysis.shapes.dtype.get(name) not in FLOATS:
             return False
-        value = self._value(name)
+        value = self.over.value(name)
         if value is not None and value.size == 1:
             dtype = helper.tensor_dtype_to_np_dtype(self.analysis.shapes.dtype[name])
             wanted = float(value.reshape(-1)[0]) * factor
             rounded = float(np.asarray(wanted).astype(dtype))
             if abs(rounded - wanted) > _COARSE * abs(wanted):
                 raise NotLinear(
-                    f"{self._label(place[0])} adds {wanted / factor:.1e}, which is too small to be scaled"
+                    f"{self.over.label(place[0])} adds {wanted / factor:.1e}, which is too small to be scaled"
                 )
         self.result.factors[place] = self.result.factors.get(place, 1.0) * factor
         return True
 
-    # What a node is and has.
-
-    def _norm(self, index: int) -> _Norm | None:
-        """The norm that a node takes over the axis, and over nothing else."""
-        proto = self.topology.proto(index)
-        norm = _NORMS.get(proto.op_type)
-        if norm is None:
-            return None
-        dims = self.analysis.input_dims(index, norm.summed[0]) or ()
-        first = int(_attribute(proto, "axis", -1)) if norm.total is None else -1
-        over = [dim for dim in dims[first:] if size(dim) > 1]
-        return norm if len(over) == 1 and resolve(over[0]) == (self.axis,) else None
-
-    def _averages(self, index: int) -> bool:
-        """Whether a node takes the mean over the axis, and over nothing else."""
-        proto = self.topology.proto(index)
-        if proto.op_type not in ("GlobalAveragePool", "ReduceMean"):
-            return False
-        dims = self.analysis.input_dims(index, 0) or ()
-        out = self.analysis.dims.get(proto.output[0])
-        if out is None or not any(resolve(dim) == (self.axis,) for dim in dims):
-            return False
-        kept = [leaf for dim in out for leaf in leaves(dim)]
-        gone = [leaf for dim in dims for leaf in leaves(dim) if leaf not in kept]
-        return gone == [self.axis]
-
-    def _mean_of(self, name: str) -> str | None:
-        """The tensor whose mean over the axis this is, once moved."""
-        index = self._averaging(name)
-        return None if index is None else str(self.topology.proto(index).input[0])
-
-    def _averaging(self, name: str) -> int | None:
-        """The node whose mean over the axis this is, once moved."""
-        while (producer := self.topology.producers.get(name)) is not None:
-            if self._averages(producer):
-                return producer
-            if not self._is_move(self.topology.proto(producer)):
-                return None
-            name = self.topology.proto(producer).input[0]
-        return None
-
-    def _squared(self, name: str) -> str | None:
-        """The tensor whose square this is."""
-        producer = self.topology.producers.get(name)
-        if producer is None:
-            return None
-        proto = self.topology.proto(producer)
-        if proto.op_type == "Pow":
-            exponent = self._value(proto.input[1])
-            return str(proto.input[0]) if exponent is not None and bool((exponent == 2).all()) else None
-        return str(proto.input[0]) if proto.op_type == "Mul" and proto.input[0] == proto.input[1] else None
-
-    def _is_linear(self, proto: NodeProto) -> bool:
-        return proto.op_type in _LINEAR and (proto.op_type != "Cast" or self._is_move(proto))
-
-    def _is_move(self, proto: NodeProto) -> bool:
-        """Whether a node only moves values, as a cast to or from integers does not: it cuts off what is behind the point."""
-        types = [self.analysis.shapes.dtype.get(name) for name in (*proto.input[:1], *proto.output[:1])]
-        return proto.op_type in _MOVES and (proto.op_type != "Cast" or all(kind in FLOATS for kind in types))
-
-    def _is_positive(self, name: str) -> bool:
-        """Whether all of a constant is, as an exponent must be for the power of zero to be zero."""
-        value = self._value(name)
-        return value is not None and bool((value > 0).all())
-
-    def _is_gate(self, name: str) -> bool:
-        producer = self.topology.producers.get(name)
-        return producer is not None and self.topology.proto(producer).op_type in (
-            "HardSigmoid",
-            "Sigmoid",
-            "Softmax",
-        )
-
-    def _is_constant(self, index: int, i: int) -> bool:
-        return self.topology.proto(index).input[i] in self.analysis.constants
-
-    def _is_known(self, name: str) -> bool:
-        return name in self.analysis.constants or name in self.analysis.folded
-
-    def _is_read(self, name: str) -> bool:
-        return bool(self.topology.consumers.get(name)) or name in self.topology.outputs
-
     def _has_output(self, proto: NodeProto, o: int | None) -> bool:
         return o is not None and o < len(proto.output) and bool(proto.output[o])
-
-    def _value(self, name: str) -> NDArray[Any] | None:
-        while (producer := self.topology.producers.get(name)) is not None and self._is_known(name):
-            if self.topology.proto(producer).op_type != "Identity":
-                break
-            name = self.topology.proto(producer).input[0]
-        weight = self.analysis.model.weights.get(name)
-        return self.analysis.shapes.value.get(name) if weight is None else weight.array()
-
-    def _along(self, index: int, i: int) -> Mixture:
-        """The elements of a constant along the axis; it must have no other dimension."""
-        value = self._value(self.topology.proto(index).input[i])
-        at = self._position(index, i)
-        if at is None or value is None or value.size != self.axis.size:
-            raise NotLinear(f"{self._label(index)} multiplies by more than a number for each channel")
-        return value.astype(np.float64).reshape(-1)
-
-    def _position(self, index: int, i: int, *, strict: bool = True) -> int | None:
-        """The dimension of an input that is or contains the axis."""
-        return self._holds(self.analysis.input_dims(index, i) or (), index, strict)
-
-    def _tensor_position(self, name: str) -> int | None:
-        return self._holds(self.analysis.dims.get(name, ()), 0, strict=False)
-
-    def _holds(self, dims: Dims | Sequence[Any], index: int, strict: bool) -> int | None:
-        positions = [d for d, dim in enumerate(dims) if self.axis in leaves(dim)]
-        if strict and positions and (len(positions) > 1 or resolve(dims[positions[0]]).count(self.axis) != 1):
-            raise NotLinear(f"{self._label(index)} joins or cuts it")
-        return positions[0] if positions else None
-
-    def _label(self, index: int) -> str:
-        return self.analysis.labels[index]
-
-
-def _attribute(proto: NodeProto, name: str, default: Any) -> Any:
-    found = next((attribute for attribute in proto.attribute if attribute.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)
