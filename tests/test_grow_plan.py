@@ -323,12 +323,12 @@ def test_nobody_means_a_billion_channels(asked) -> None:
 
 def test_sizes_that_the_file_leaves_open_and_nobody_can_guess() -> None:
     model = build(
-        "(float[N, C] x) => (float[N, K] y) <float[4, 6] w, float[6, 3] v> { h = MatMul(x, w) y = MatMul(h, v) }"
+        "(float[N, C, L] x) => (float[N, K] y) <float[20000, 6] w, float[6, 3] v> { r = Flatten(x) h = MatMul(r, w) y = MatMul(h, v) }"
     )
     with pytest.raises(NothingToGrowError) as raised:
         widen(model)
-    assert "--shape 'x:?,?', in Python with shapes=" in raised.value.hint
-    assert plan_widen(model, shapes={"x": (1, 4)}).axes
+    assert "--shape 'x:?,?,?', in Python with shapes=" in raised.value.hint
+    assert plan_widen(model, shapes={"x": (1, 4, 5000)}).axes
 
 
 @pytest.mark.parametrize("request_", [{"only": []}, {"widths": {}}, {"kind": ()}])
