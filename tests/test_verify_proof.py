@@ -69,7 +69,8 @@ def test_half_precision_and_bodies_are_evaluated() -> None:
 def test_quantised_layers_are_evaluated_in_every_operator_set(opset: int) -> None:
     axis = "<axis = 0>" if opset > 10 else ""
     shape = "[4]" if opset > 10 else ""
-    net = f"""(float[2, 3] x) => (float[2, 5] y) <float s = {{0.05}}, uint8 z = {{120}}, int8[4, 3] w, float{shape} t, int8{shape} n, float[4, 5] v> {{
+    net = f"""(float[2, 3] x) => (float[2, 5] y)
+        <float s = {{0.05}}, uint8 z = {{120}}, int8[4, 3] w, float{shape} t, int8{shape} n, float[4, 5] v> {{
         q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) k = DequantizeLinear{axis}(w, t, n)
         m = Transpose(k) h = MatMul(d, m) r = Relu(h) y = MatMul(r, v) }}"""
     small = np.arange(1, 5, dtype=np.float32) / 64
@@ -77,7 +78,8 @@ def test_quantised_layers_are_evaluated_in_every_operator_set(opset: int) -> Non
     w = np.arange(-6, 6, dtype=np.int8).reshape(4, 3)
     model = build(net, opset=opset, w=w, t=t, n=n)
     proof = prove(model, og.widen(model, factor=2), feed(2, 3), expected=None)
-    assert proof.error is not None and proof.error < 1e-13, proof.detail
+    assert proof.error is not None, proof.detail
+    assert proof.error < 1e-13
     (exact,) = run_in_float64(model, feed(2, 3)).values()
     x = np.clip(np.rint(feed(2, 3)["x"].astype(np.float64) / np.float32(0.05)) + 120, 0, 255) - 120
     weight = (w.astype(np.float64) - np.reshape(n, (-1, 1))) * np.reshape(t, (-1, 1)).astype(np.float64)

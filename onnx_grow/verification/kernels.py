@@ -49,11 +49,11 @@ class DequantizeLinear(op_dequantize_linear.DequantizeLinear_19):
 
     op_domain = ""
 
-    def _run(
-        self, x: Array, scale: Array, zero: Array | None = None, axis: int | None = None, **later: Any
+    def _run(  # type: ignore[override]
+        self, x: Array, x_scale: Array, x_zero_point: Array | None = None, axis: int = 1, **later: Any
     ) -> tuple[Array]:
         """`later` are attributes of operator sets from 19 on."""
-        return super()._run(x, scale, zero, 1 if axis is None else axis)  # type: ignore[no-untyped-call, no-any-return]
+        return super()._run(x, x_scale, x_zero_point, axis)  # type: ignore[no-any-return]
 
 
 class LRN(op_lrn.LRN):
