@@ -43,6 +43,7 @@ STARTS = {
     "fresh + default": "fresh + default",
 }
 NORMED = ("transformer",)
+DEFAULTS = {"wider x2": "auto", "wider x4": "auto", "deeper": "default", "both": "auto + default"}
 TREATMENTS = {
     "state": "the teacher's optimizer state, grown",
     "shrunk": "weights before norms shrunk to He's scale",
@@ -380,8 +381,92 @@ def checks(results: Results) -> str:
     return _table(head, rows)
 
 
+def aims(results: Results) -> str:
+    """What was hoped for, and how near the default comes to it: by growth, over all comparisons and seeds."""
+    head, columns = [""], []
+    for growth, start in DEFAULTS.items():
+        cells = [cell for cell in results.cells(growth) if results.of((*cell, growth), start)]
+        groups = {cell: group for cell in cells if (group := results.of((*cell, growth), start))}
+        head.append(f"{growth}, {start}")
+        dips = [dip for group in groups.values() for dip in group.dips]
+        low = [dip for cell in cells for dip in _at_a_tenth(results, (*cell, growth), start)]
+        halves = [
+            part <= 0.5
+            for cell, group in groups.items()
+            if (base := results.random((*cell, growth)))
+            for part in group.reaching(base.end)
+        ]
+        entries = [entry for group in groups.values() for entry in group.entries]
+        reached = [100 * entry["gradient"] for entry in entries if entry["gradient"] is not None]
+        pairs, still = np.sum([entry["twins"] or (0, 0) for entry in entries], axis=0)
+        passed = [ok for key, ok in results.passed.items() if key[1:3] == (growth, start)]
+        columns.append(
+            [
+                *_ahead(groups, lambda cell, growth=growth: results.random((*cell, growth))),
+                f"{np.mean(halves):.0%}".replace("%", " %"),
+                *_ahead(groups, lambda cell, growth=growth: _naive(results, (*cell, growth))),
+                _fallen(dips),
+                _fallen(low),
+                f"{np.mean(reached):.1f}" if reached else "",
+                f"{sum(passed)} of {len(passed)}" if passed else "",
+                f"{still} of {pairs}" if pairs else "",
+            ]
+        )
+    told = [
+        "end against random init: images, points",
+        "text, nats",
+        "comparisons that end no worse",
+        "runs that are there in half of the steps (aim: all)",
+        "end against random pad or random layers: images, points",
+        "text, nats",
+        "comparisons that end no worse",
+        "fall below the teacher, %, at the rate that ends best; runs within 2 %",
+        "the same at a tenth of the teacher's rate",
+        "new parameters with gradient after two steps, % (aim: 99)",
+        "pass `onnx-grow check-trainable`, which leaves out what is dead in the teacher",
+        "equal rows that still are after 100 steps (aim: none)",
+    ]
+    return _table(head, list(map(list, zip(told, *columns, strict=True))))
+
+
+def _ahead(groups: Mapping[Key, Group], base: Callable[[Key], Group | None]) -> list[str]:
+    """By how much groups end ahead of others on images and on text, and how many do."""
+    pairs = [(group, other) for cell, group in groups.items() if (other := base(cell))]
+    told = []
+    for is_text in (False, True):
+        ends = [group.end - other.end for group, other in pairs if group.is_text == is_text]
+        sign, scale, digits = (-1, 1, 3) if is_text else (1, 100, 2)
+        told.append(f"{sign * scale * np.mean(ends):+.{digits}f}" if ends else "")
+    return [*told, f"{sum(g.end >= o.end for g, o in pairs)} of {len(pairs)}" if pairs else ""]
+
+
+def _naive(results: Results, cell: Key) -> Group | None:
+    """The paper's baseline of a growth."""
+    return results.of(cell, "random layers" if cell[3] == "deeper" else "random pad")
+
+
+def _at_a_tenth(results: Results, cell: Key, start: str) -> list[float]:
+    """How far runs fall below their teacher at a tenth of its learning rate, as far as there are any."""
+    task, optimizer = cell[:2]
+    own = results.searched.get((task, optimizer, "strong", "none", "random", 1.0))
+    scheme = "split" if start == "auto" and task not in NORMED else start
+    found = results.searched.get((*cell, scheme, 1.0), {})
+    if own is None:
+        return []
+    best = min(own, key=lambda rate: own[rate][0]["curve"][-1][1])
+    near = [rate for rate in found if round(2 * np.log10(rate / best)) == -2]
+    return Group([entry for rate in near for entry in found[rate]]).dips
+
+
+def _fallen(dips: Sequence[float]) -> str:
+    if not dips:
+        return ""
+    return f"{100 * np.mean(dips):.1f}; {sum(dip <= 0.02 for dip in dips)} of {len(dips)}"
+
+
 TABLES: Mapping[str, Callable[[Results], str]] = {
     "summary": summary,
+    "aims": aims,
     "budgets": budgets,
     "treatments": treatments,
     "ends": ends,
