@@ -21,7 +21,13 @@ from networks import TASKS
 from report import write
 from runs import PARTS, SEEDS, Bench
 
-CHECKED = (("wider x2", "auto"), ("wider x2", "fresh"), ("wider x2", "split"), ("deeper", "default"))
+CHECKED = (
+    ("wider x2", "auto"),
+    ("wider x4", "auto"),
+    ("wider x2", "fresh"),
+    ("wider x2", "split"),
+    ("deeper", "default"),
+)
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
