@@ -168,6 +168,6 @@ def test_checking_is_linear() -> None:
     ]
     proto = helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:]))
     proto.functions.extend(function(f"F{i}", f"F{i + 1}") for i in range(3_000))
-    start = time.perf_counter()
+    start = time.process_time()
     check(proto)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

@@ -714,10 +714,10 @@ def test_evaluate_is_fast_enough_for_thousands_of_nodes() -> None:
     opset = [helper.make_opsetid("", 17)]
     inputs = [np.array([7, 3, 8, 8]), np.array(0)]
     evaluate(node, opset, inputs)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(200):
         evaluate(node, opset, inputs)
-    assert time.perf_counter() - start < 200 * 1e-3  # 20 µs each on a slow machine; the rest is mercy
+    assert time.process_time() - start < 200 * 1e-3  # 20 µs each on a slow machine; the rest is mercy
 
 
 @pytest.mark.usefixtures("without_runtime")
@@ -731,9 +731,9 @@ def test_time_is_linear_in_the_nodes() -> None:
             [helper.make_tensor_value_info(f"t{count}", TensorProto.FLOAT, None)],
         )
         m = load(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
-        start = time.perf_counter()
+        start = time.process_time()
         infer(m)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     seconds(100)
     assert seconds(8000) < 20 * seconds(1000)

@@ -36,7 +36,7 @@ def traced(original: Model, grown: Model, feed: Mapping[str, Any]) -> str:
     except Unprovable as reason:
         return f"there is no trace: {reason}"
     except InvalidRequestError as error:
-        return f"there is no trace, the growth that {grown.path} records is not of this original: {error.message}"
+        return f"there is no trace, the recorded growth is not of this original: {error.message}"
 
 
 def _missing(original: Model, grown: Model) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from onnx import NodeProto
 
-__all__ = ["Names", "quoted", "title"]
+__all__ = ["Names", "one_line", "quoted", "title"]
 
 _LONGEST = 120
 
@@ -21,6 +21,12 @@ def title(node: NodeProto) -> str:
     """A node by its name, or its first output where it has none, and by its operator."""
     name = node.name or next(filter(None, node.output), "")
     return f"node {quoted(name)} ({quoted(node.op_type)[1:-1]})"
+
+
+def one_line(text: object, longest: int = 300) -> str:
+    """A text, such as what a library says went wrong, on one line, its end left out where that gets too long."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 class Names:

@@ -12,6 +12,7 @@ from onnx import TensorProto, ValueInfoProto
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import HISTORY, Model, dtype_name
+from onnx_grow.model.names import one_line
 from onnx_grow.model.nodes import is_default
 from onnx_grow.model.walk import all_nodes
 from onnx_grow.verification.report import Check
@@ -191,7 +192,7 @@ def _problem(model: Model) -> str:
             ValueError,
             RuntimeError,
         ) as error:
-            return " ".join(str(error).split())[:300]
+            return one_line(error)
     return ""
 
 

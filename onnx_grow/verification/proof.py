@@ -20,7 +20,7 @@ from onnx import helper
 
 from onnx_grow.model import Model, inlined
 from onnx_grow.model.checks import captured
-from onnx_grow.model.names import title
+from onnx_grow.model.names import one_line, title
 from onnx_grow.verification.comparison import NOTHING, Deviation, Difference, difference, is_exact, quotient
 from onnx_grow.verification.noise import jittered
 from onnx_grow.verification.pieces import Pieces
@@ -139,7 +139,7 @@ class _Bench:
             with np.errstate(all="ignore"):
                 return _by_reference(model, node, self.opsets, values)
         except Exception as reason:  # the reference implementations raise whatever numpy raises
-            line = " ".join(str(reason).split())[:120]
+            line = one_line(reason, 120)
             raise Unprovable(f"{title(node)} has no implementation in float64 ({line})") from reason
 
     def _alone(self, node: onnx.NodeProto, values: Mapping[str, Any]) -> onnx.ModelProto | None:

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from onnx_grow.errors import DeviceUnavailableError, InvalidRequestError
+from onnx_grow.model.names import one_line
 
 __all__ = ["CUDA_OPTIONS", "Device", "choose", "session_options"]
 
@@ -99,7 +100,11 @@ def cuda_problem() -> str:
             session.run(None, {})
         except Exception as error:  # onnxruntime has no common error class; any failure is the answer "no"
             missing = "assigned to the default CPU EP" in str(error)
-            return "its libraries do not load (CUDA and cuDNN)" if missing else _first_line(error)
+            return (
+                "its libraries do not load (CUDA and cuDNN)"
+                if missing
+                else one_line(error, 200) or type(error).__name__
+            )
     return ""
 
 
@@ -137,7 +142,3 @@ def _silence() -> Iterator[None]:
             yield
         finally:
             ort.set_default_logger_severity(2)  # warning, its default
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

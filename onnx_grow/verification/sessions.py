@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_grow.model.names import one_line
 from onnx_grow.verification.providers import Device, session_options
 
 __all__ = ["Arrays", "RunError", "Session", "opened"]
@@ -36,7 +37,7 @@ class Session:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=device.providers)
         except Exception as error:  # onnxruntime has no common error class
-            raise RunError(_one_line(error)) from None
+            raise RunError(_told(error)) from None
         if device.name == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise RunError("CUDA answered before and does not take this model")
         self._outputs = self._session.get_outputs()
@@ -50,7 +51,7 @@ class Session:
         try:
             results = self._session.run(None, dict(feed))
         except Exception as error:  # onnxruntime has no common error class
-            raise RunError(_one_line(error)) from None
+            raise RunError(_told(error)) from None
         arrays: Arrays = {}
         for value, result in zip(self._outputs, results, strict=True):
             arrays.update(_leaves(value.name, result, value.type))
@@ -93,7 +94,7 @@ def _leaves(name: str, result: Any, type_name: str) -> Arrays:
     return {name: np.asarray(result)}
 
 
-def _one_line(error: Exception) -> str:
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
-    text = re.sub(r"^Load model from .*? failed: ?", "", text)  # the file may be one of ours
-    return text if len(text) <= 300 else f"{text[:297]}..."
+def _told(error: Exception) -> str:
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"^Load model from .*? failed: ?", "", text, flags=re.DOTALL)  # the file may be one of ours
+    return one_line(text)
