@@ -10,13 +10,14 @@ from types import MappingProxyType
 from onnx_grow.errors import InvalidModelError
 from onnx_grow.model import Model, nested
 from onnx_grow.shapes import observation, types
+from onnx_grow.shapes.graph import Graph
 from onnx_grow.shapes.jumps import jumps, may_jump
 from onnx_grow.shapes.observation import Found, Sizes
 from onnx_grow.shapes.sizes import candidates, declared_inputs, dynamic_dims, enlarged, open_dims
 from onnx_grow.shapes.solving import solved
 from onnx_grow.shapes.types import Array
 from onnx_grow.shapes.unrolling import unrolled
-from onnx_grow.shapes.walk import Graph, Walk
+from onnx_grow.shapes.walk import Walk
 
 RUNS = 3
 """Candidate sizes that ONNX Runtime is asked to run before the missing shapes are given up."""

@@ -15,9 +15,10 @@ from itertools import islice
 from math import prod
 
 from onnx_grow.errors import InvalidModelError
+from onnx_grow.shapes.graph import Graph
 from onnx_grow.shapes.observation import Sizes
 from onnx_grow.shapes.sizes import OpenDims, Symbol
-from onnx_grow.shapes.walk import Graph, Walk
+from onnx_grow.shapes.walk import Walk
 
 MOST_WALKS = 400
 """Walks after which the search ends."""

@@ -8,7 +8,7 @@ are never taken from onnx's data propagation, which knows fewer operators and ig
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
 from typing import Any
@@ -20,8 +20,7 @@ from onnx.defs import OpSchema, onnx_opset_version
 from onnx.shape_inference import infer_node_outputs
 
 from onnx_grow.errors import InvalidModelError
-from onnx_grow.model import Model, inlined
-from onnx_grow.model.bodies import BRANCH, ENTRY, EXIT, FORMALS, JOIN, flattened, states
+from onnx_grow.model.bodies import BRANCH, ENTRY, EXIT, FORMALS, JOIN, states
 from onnx_grow.model.checks import captured
 from onnx_grow.model.names import title
 from onnx_grow.model.nodes import NUMBERS, is_default
@@ -30,77 +29,14 @@ from onnx_grow.shapes.checks import check_node
 from onnx_grow.shapes.counting import iterations
 from onnx_grow.shapes.evaluation import default_opset, evaluate
 from onnx_grow.shapes.fits import fits
+from onnx_grow.shapes.graph import Graph, Likeness, keeps
 from onnx_grow.shapes.types import UNKNOWN, Array, Type
 
-STORED_INTEGERS = 64 * 1024
-"""Elements up to which an integer or bool initializer or constant counts as a known value."""
-STORED_FLOATS = 64
-"""The same for floating point: enough for scales, ratios and epsilons, too few for weights worth mentioning."""
 COMPUTED = 4096
 """Elements up to which a value is computed from known ones."""
 
 Seen = Mapping[str, tuple[int, tuple[int, ...]]]
 """Dtype and shape of tensors, from somewhere else than inference."""
-Likeness = tuple[
-    str, str, tuple[bytes, ...], tuple[tuple[Type | None, bytes | None] | None, ...], tuple[bool, ...]
-]
-"""A node without its names: operator, domain, attributes, inputs (types and values; None where left out), whether outputs are there."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What does not depend on the input sizes, prepared once.
-
-    `flat`: the model, local functions inlined and bodies written out. `names`: all tensors. `opaque`: those declared as
-    sequences, maps or optionals. `formals`: types that bodies declare of their inputs. `stored`: types of the initializers.
-    `values`: those small enough to matter. `outcomes`: types and values of the outputs of nodes that walks have met; deep networks repeat
-    themselves.
-    """
-
-    flat: Model
-    nodes: Sequence[onnx.NodeProto]
-    names: tuple[str, ...]
-    opaque: frozenset[str]
-    inputs: Mapping[str, Type]
-    formals: Mapping[str, Type]
-    stored: Mapping[str, Type]
-    values: Mapping[str, Array]
-    opset_imports: list[onnx.OperatorSetIdProto]
-    ir_version: int
-    outcomes: dict[Likeness, list[tuple[Type | None, Array | None]]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, model: Model) -> Graph:
-        """The graph of a model, local functions inlined and bodies written out."""
-        written, plain = flattened(model), _without_functions(model)
-        listed = written.skeleton.graph
-        model = written if plain is model else flattened(plain)
-        graph = model.skeleton.graph
-        inputs = {value.name: types.read(value.type) for value in graph.input}
-        stored = {name: Type(weight.dtype, weight.shape) for name, weight in model.weights.items()}
-        for sparse in graph.sparse_initializer:
-            stored[sparse.values.name] = Type(sparse.values.data_type, tuple(sparse.dims))
-        computed = (name for node in listed.node for name in node.output if name)
-        declared = {value.name: value.type for value in graph.value_info}
-        entered = (name for node in graph.node if node.domain == ENTRY for name in node.output)
-        return cls(
-            flat=model,
-            nodes=list(graph.node),
-            names=tuple(dict.fromkeys([*inputs, *stored, *computed])),
-            opaque=frozenset(
-                value.name for value in (*graph.value_info, *graph.output) if types.read(value.type).other
-            ),
-            inputs=inputs,
-            formals={name: types.read(declared[name]) for name in entered if name in declared},
-            stored=stored,
-            values={
-                name: weight.array()
-                for name, weight in model.weights.items()
-                if _keeps(weight.dtype, weight.shape)
-            },
-            opset_imports=list(model.skeleton.opset_import),
-            ir_version=model.skeleton.ir_version,
-        )
 
 
 class Walk:
@@ -249,7 +185,7 @@ class Walk:
 
     def _store(self, name: str, tensor: TensorProto) -> None:
         self.types[name] = Type(tensor.data_type, tuple(tensor.dims))
-        if _keeps(tensor.data_type, tensor.dims):
+        if keeps(tensor.data_type, tensor.dims):
             self._know(name, numpy_helper.to_array(tensor))
 
     def _know(self, name: str, value: Array) -> None:
@@ -544,12 +480,6 @@ def _cropped(node: onnx.NodeProto, image: Type) -> Type | None:
     return Type(image.dtype, (*shape[:2], height, width))
 
 
-def _keeps(dtype: int, shape: Iterable[int]) -> bool:
-    """Whether a stored tensor is kept as a value."""
-    limit = STORED_INTEGERS if dtype in types.INTEGERS else STORED_FLOATS if dtype in types.FLOATS else -1
-    return prod(shape) <= limit
-
-
 def _schema(node: onnx.NodeProto, opset_imports: Iterable[onnx.OperatorSetIdProto]) -> OpSchema | None:
     """The operator's schema, if onnx knows it."""
     if is_default(node):
@@ -564,10 +494,3 @@ def _find_schema(op_type: str, version: int, domain: str) -> OpSchema | None:
         return onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
         return None
-
-
-def _without_functions(model: Model) -> Model:
-    try:
-        return inlined(model)
-    except InvalidModelError:  # a function that cannot be inlined is an operator without inference
-        return model
