@@ -220,6 +220,17 @@ SEEDS = [
 ]
 
 
+def test_a_model_of_too_many_entries_is_not_called_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnx_grow.model.wire.ENTRIES", 3)
+    with pytest.raises(InvalidModelError) as error:
+        load(
+            parser.parse_model(
+                '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
+            )
+        )
+    assert str(error.value) == "the model is too large: a graph has more than 3 entries"
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_file_is_refused_in_one_line_or_is_another_model(data: st.DataObject) -> None:

@@ -106,6 +106,8 @@ def _parse(data: memoryview, what: str) -> tuple[onnx.ModelProto, list[tuple[int
         raise InvalidModelError(f"{what} is empty")
     try:
         bare, spans = wire.bare(data)
+    except wire.TooLargeError as error:
+        raise InvalidModelError(f"{what} is too large: {error}") from None
     except wire.MalformedError as error:
         raise InvalidModelError(f"{what} is not an ONNX model: {error}", hint=_looks_like(data)) from None
     try:

@@ -17,6 +17,7 @@ __all__ = [
     "RAW_DATA",
     "Field",
     "MalformedError",
+    "TooLargeError",
     "bare",
     "fields",
     "graph_depth",
@@ -60,6 +61,10 @@ class MalformedError(ValueError):
     """The bytes are not a protobuf message, or not one we accept."""
 
 
+class TooLargeError(MalformedError):
+    """Some part of a message has more entries than we accept."""
+
+
 class Field(NamedTuple):
     """One field: its number, its wire type, where its key starts, and its payload `[start, end)`."""
 
@@ -74,7 +79,7 @@ def bare(data: memoryview) -> tuple[bytes, list[Span | None]]:
     """Split a serialized ModelProto into itself without the raw bytes of its graph's initializers, and those.
 
     The spans `(offset, length)` are in initializer order; None for an initializer without `raw_data`.
-    Raises MalformedError, also for a model of which some part has more entries than `ENTRIES`.
+    Raises MalformedError, and TooLargeError for a model of which some part has more entries than `ENTRIES`.
     """
     _check_entries(data)
     spans: list[Span | None] = []
@@ -150,13 +155,13 @@ def varint(value: int) -> bytes:
 
 
 def _check_entries(data: memoryview) -> None:
-    """Raise MalformedError where a message has too many entries, of which each takes two bytes at least."""
+    """Raise TooLargeError where a message has too many entries, of which each takes two bytes at least."""
     large = [("model", 0, len(data))]
     while large:
         kind, start, end = large.pop()
         for count, field in enumerate(fields(data, start, end)):
             if count == ENTRIES:
-                raise MalformedError(f"a {kind} has more than {ENTRIES:,} entries")
+                raise TooLargeError(f"a {kind} has more than {ENTRIES:,} entries")
             inner = _INSIDE[kind].get(field.number) if field.wire == BYTES else None
             if inner is not None and field.end - field.start >= 2 * ENTRIES:
                 large.append((inner, field.start, field.end))
