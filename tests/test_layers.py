@@ -1,4 +1,4 @@
-"""Imports point downwards only: cli -> report -> verify | grow -> operators -> axes -> shapes -> model."""
+"""Imports point downwards only: cli -> report -> training -> torch -> verification | growth -> operators -> axes -> shapes -> model."""
 
 from __future__ import annotations
 
