@@ -431,3 +431,25 @@ def test_networks_without_a_usable_activation_get_relu_between_their_layers(name
     assert isinstance(layer, NewBranchLayer)
     assert (layer.name, layer.function.operator) == ("one", "Relu")
     assert_identical(model, deepen(model))
+
+
+def test_layers_behind_matrices_times_a_vector() -> None:
+    model = build(
+        "(float[5] x) => (float[4] y) <float[6, 5] v, float[6] c, float[4, 6] w> "
+        "{ a = MatMul(v, x) s = Add(a, c) b = Relu(s) y = MatMul(w, b) }"
+    )
+    for scheme in ("identity", "residual-new"):
+        deep = deepen(model, scheme=scheme)  # type: ignore[arg-type]
+        assert deep.parameters > model.parameters
+        assert_identical(model, deep)
+
+
+def test_activations_before_layers_make_a_model_no_linear_one() -> None:
+    model = build(
+        "(float[N, 3, 6, 6] x) => (float[N, 7, 6, 6] y) <float[3] s, float[4, 3, 3, 3] w> "
+        "{ n = BatchNormalization(x, s, s, s, s) a = Relu(n) [conv] c = Conv<pads = [1, 1, 1, 1]>(a, w) y = Concat<axis = 1>(x, c) }",
+        s=np.arange(1, 4, dtype=np.float32),
+    )
+    plan = plan_deepen(model)
+    assert [(layer.name, layer.scheme) for layer in plan.layers] == [("conv", "residual-new")]
+    assert_identical(model, apply_deepen(model, plan))

@@ -13,7 +13,7 @@ import numpy as np
 from onnx_grow.growth.dataflow import Dataflow, enclosed, operator
 from onnx_grow.shapes import Shapes
 
-__all__ = ["BOUNDED", "CLAMPS", "Activation", "following", "fused", "is_clamp", "keeps_shape"]
+__all__ = ["BOUNDED", "CLAMPS", "CURVED", "Activation", "following", "fused", "is_clamp", "keeps_shape"]
 
 CLAMPS = frozenset({"Abs", "Clip", "Max", "Min", "Relu", "ThresholdedRelu"})
 """Idempotent activations; Max and Min where the other operand is a constant."""
@@ -86,15 +86,17 @@ _HIDDEN = frozenset(
         *("com.microsoft.FastGelu", "com.microsoft.Gelu", "com.microsoft.QuickGelu"),
     }
 )
-_CURVED = _UNFIT | _HIDDEN | {"Sinh", "com.microsoft.BiasGelu"}
-_ELEMENTWISE = _CURVED | CLAMPS | {"Add", "Cast", "Div", "Identity", "Mul", "Neg", "Sub", "Where"}
+CURVED = _UNFIT | _HIDDEN | {"Sinh", "com.microsoft.BiasGelu"}
+"""Operators that are no idempotent activation and no linear function."""
+
+_ELEMENTWISE = CURVED | CLAMPS | {"Add", "Cast", "Div", "Identity", "Mul", "Neg", "Sub", "Where"}
 _NOT_EVERYWHERE = frozenset({"Log", "LogSoftmax", "Softmax", "Sqrt"})
 
 
 def _curve(flow: Dataflow, shapes: Shapes, tensor: str, readers: Sequence[int]) -> tuple[int, ...]:
     """The nodes of an activation that is not idempotent; nothing if there is none."""
     if len(readers) == 1:
-        return tuple(readers) if operator(flow.nodes[readers[0]]) in _CURVED else ()
+        return tuple(readers) if operator(flow.nodes[readers[0]]) in CURVED else ()
     shape = shapes.shape.get(tensor)
     nodes = enclosed(flow, tensor, _ELEMENTWISE, lambda end: shapes.shape.get(end) == shape, limit=16)
     return tuple(nodes or ())

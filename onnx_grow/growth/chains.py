@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from onnx_grow.errors import InvalidRequestError
-from onnx_grow.growth.activations import Activation
+from onnx_grow.growth.activations import CLAMPS, CURVED, Activation
 from onnx_grow.growth.dataflow import Dataflow, operator
 from onnx_grow.growth.deepen_plan import (
     Function,
@@ -32,7 +32,8 @@ ACTIVATIONS = ("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "So
 class Functions:
     """The activation of a new layer: the one asked for, or that of its site, or the most common of the model, the nearest such.
 
-    Relu in a model that is not linear, but for other reasons: maxout, attention, activations with constants in a body of their own.
+    Relu in a model that is not linear, but for other reasons: activations before layers instead of behind them, maxout, attention,
+    activations with constants in a body of their own.
     """
 
     def __init__(self, flow: Dataflow, shapes: Shapes, sites: Iterable[Site], asked: str | None) -> None:
@@ -127,8 +128,8 @@ def _is_curved(flow: Dataflow, index: int) -> bool:
     return bool(flow.activations(index)) and (name in _SELECTING or controls)
 
 
-_SELECTING = frozenset(
-    {"GlobalMaxPool", "Hardmax", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "Softmax", "TopK"}
+_SELECTING = (
+    frozenset({"GlobalMaxPool", "Hardmax", "MaxPool", "ReduceMax", "ReduceMin", "TopK"}) | CLAMPS | CURVED
 )
 
 

@@ -233,10 +233,11 @@ def _axis(node: NodeProto, weight: str, weight_rank: int, rank: int) -> int | No
         return 1
     if name == "Einsum":
         return _einsum_axis(node, weight)
-    is_left = name in _PRODUCTS and weight == node.input[0]
-    if weight_rank < 2 or rank <= is_left:
+    if weight_rank < 2 or not rank:
         return None
-    return rank - 2 if is_left else rank - 1
+    is_left = name in _PRODUCTS and weight == node.input[0]
+    of_vector = rank < weight_rank
+    return rank - 2 if is_left and not of_vector else rank - 1
 
 
 def _einsum_axis(node: NodeProto, weight: str) -> int | None:
