@@ -183,14 +183,14 @@ class Tensors:
 
     `values` are those known without running the model, `jumps` which of their elements comparisons or rounding of open sizes decide.
     `origins` grows with the walk: the node that last computed a tensor anew, elementwise operators passed over; None for constants and
-    what is computed from them alone. `read` tells whether anything reads a tensor, if only the world outside.
+    what is computed from them alone. `is_read` tells whether anything reads a tensor, if only the world outside.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     values: Mapping[str, np.ndarray]
     jumps: Mapping[str, np.ndarray]
     origins: Mapping[str, int | None]
-    read: Callable[[str], bool]
+    is_read: Callable[[str], bool]
 
 
 class Node:
@@ -242,11 +242,6 @@ class Node:
             origin is None and bool(name) for origin, name in zip(self.origins, self._inputs, strict=True)
         ]
 
-    @property
-    def read(self) -> Sequence[bool]:
-        """Whether anything reads each output."""
-        return [self._tensors.read(name) for name in self._outputs]
-
     def __repr__(self) -> str:
         return self.label
 
@@ -275,6 +270,10 @@ class Node:
         if shape is None:
             raise Unsupported(f"the shape of output {o} is not known")
         return shape
+
+    def is_read(self, o: int) -> bool:
+        """Whether anything reads output `o`."""
+        return self._tensors.is_read(self._outputs[o])
 
     def value(self, i: int) -> np.ndarray:
         """The value of input `i`, which the rule needs in order to say anything."""
@@ -316,6 +315,8 @@ class Node:
 
     def unify(self, a: Dim, b: Dim) -> None:
         """Say that two dimensions are the same. Raises Unsupported when their sizes differ."""
+        if a == b:
+            return
         if size(a) != size(b):
             raise Unsupported(f"dimensions of {size(a)} and {size(b)} meet")
         self._statements.algebra.unify(a, b, self.label)

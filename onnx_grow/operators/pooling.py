@@ -19,7 +19,7 @@ _GRID = Signature("N c !*, N !* -> N c !*")
 def pool(node: Node) -> None:
     """Each channel is pooled alone; indices into the flattened tensor change when anything is added."""
     names = _POOL(node)
-    if any(node.read[1:]):
+    if any(map(node.is_read, range(1, len(node.outputs)))):
         for name in ("N", "c"):
             node.freeze(names[name], "its second output holds indices that count channels")
 

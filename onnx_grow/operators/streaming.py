@@ -45,7 +45,7 @@ def linear_attention(node: Node) -> None:
     state = (q[0], kv, d, dv)
     for dim, given in zip(state, node.input(3) if node.has(3) else state, strict=True):
         node.unify(dim, given)
-    keeps = node.has(3) or any(node.read[1:])
+    keeps = node.has(3) or any(map(node.is_read, range(1, len(node.outputs))))
     if "delta" not in node.attribute("update_rule", "gated_delta"):
         node.contract(d, (0, 2))
     elif keeps:
