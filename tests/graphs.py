@@ -45,7 +45,8 @@ def build(text: str, opset: int = 17, ir: int = 8, **values: np.ndarray) -> Mode
     produced |= {entry.name for entry in (*graph.input, *graph.initializer)}
     for info in graph.value_info:
         if info.name not in produced:
-            value = values[info.name] if info.name in values else _drawn(info)
+            dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+            value = np.asarray(values[info.name]).astype(dtype) if info.name in values else _drawn(info)
             graph.initializer.append(numpy_helper.from_array(value, info.name))
     weights = {initializer.name for initializer in graph.initializer}
     kept = [info for info in graph.value_info if info.name not in weights]

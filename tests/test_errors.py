@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
-from verifying import build
+from graphs import build
 
 import onnx_grow as og
 from onnx_grow import errors

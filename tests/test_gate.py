@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from graphs import build
 from junitparser import JUnitXml
-from verifying import build, with_weights
+from verifying import with_weights
 
 import onnx_grow as og
 from onnx_grow.cli import main
@@ -61,12 +62,6 @@ DIFFERENT = {"original": "a.onnx", "grown": "other.onnx", "name": "other"}
 
 
 class TestManifest:
-    def test_all_pairs_equal(self, folder: Path) -> None:
-        result = run("verify", "--manifest", listed(EQUAL, {**EQUAL, "name": "again", "seeds": 2}))
-        assert result.exit_code == 0, result.output
-        assert "2 of 2 pairs equal" in result.stdout
-        assert "again" in result.stdout
-
     def test_one_that_differs_fails_and_is_told_why(self, folder: Path) -> None:
         result = run("verify", "--json", "--manifest", listed(EQUAL, DIFFERENT, provider="cpu"))
         assert result.exit_code == 1
@@ -366,14 +361,11 @@ def test_output_that_the_disk_has_no_room_for_is_no_verdict(
 
 def test_the_pre_commit_hook(folder: Path) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    words = [*hook["entry"].split(), *hook["args"]]
-    for pairs, code in (([EQUAL], 0), ([EQUAL, DIFFERENT], 1)):
-        Path("onnx-grow.yaml").write_text(yaml.safe_dump(pairs))
-        done = subprocess.run(
-            [sys.executable, "-m", "onnx_grow", *words[1:]], check=False, capture_output=True
-        )
-        assert done.returncode == code
-    assert words[0] == "onnx-grow"
+    command, *words = [*hook["entry"].split(), *hook["args"]]
+    assert command == "onnx-grow"
+    for pair, code in ((EQUAL, 0), (DIFFERENT, 1)):
+        Path("onnx-grow.yaml").write_text(yaml.safe_dump([pair]))
+        assert run(*words).exit_code == code
 
 
 def _step(folder: Path, step: dict[str, str], given: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -383,7 +375,7 @@ def _step(folder: Path, step: dict[str, str], given: dict[str, str]) -> subproce
         stand_in.parent.mkdir()
         (folder / "runner").mkdir()
         stand_in.write_text(
-            f'#!/bin/sh\n"{sys.executable}" "$@" || exit\n'
+            f'#!/bin/sh\n"{sys.executable}" -m venv --without-pip "$3" || exit\n'
             f'echo "{sysconfig.get_path("purelib")}" > "$(echo "$3"/lib/python*/site-packages)/all.pth"\n'
         )
         stand_in.chmod(0o755)

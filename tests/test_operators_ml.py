@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import Case
+from graphs import Case, build
 from single_operators import Computed, Single, check
-from verifying import build
 
 import onnx_grow as og
 from onnx_grow.errors import NothingToGrowError

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from verifying import build
+from graphs import build
 
 import onnx_grow as og
 from onnx_grow.cli import main

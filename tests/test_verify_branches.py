@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from graphs import build
 from onnx.reference import ReferenceEvaluator
-from verifying import build, with_weights
+from verifying import with_weights
 
 import onnx_grow as og
 from onnx_grow.verification.branches import branches, forced

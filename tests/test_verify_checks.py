@@ -1,7 +1,7 @@
 import numpy as np
 import onnx
 import pytest
-from verifying import build
+from graphs import build
 
 from onnx_grow.errors import InvalidRequestError
 from onnx_grow.model import Draft, Inline, Model, load

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from verifying import build, with_weights
+from graphs import build
+from verifying import with_weights
 
 import onnx_grow as og
 from onnx_grow.model import Inline, Model

@@ -1,8 +1,8 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from graphs import build
 from onnx import TensorProto, numpy_helper
-from verifying import build
 
 from onnx_grow.model import load, save
 from onnx_grow.verification import noise

@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from verifying import build, with_weights
+from graphs import build
+from verifying import with_weights
 
 import onnx_grow as og
 from onnx_grow.verification import EXACT, doubled, prove

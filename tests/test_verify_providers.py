@@ -3,7 +3,7 @@ import os
 import numpy as np
 import onnxruntime
 import pytest
-from verifying import build
+from graphs import build
 
 from onnx_grow.errors import DeviceUnavailableError, InvalidRequestError
 from onnx_grow.verification import providers

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from verifying import build
+from graphs import build
 
 from onnx_grow.verification.roles import Role, roles
 

@@ -4,7 +4,7 @@ import weakref
 import numpy as np
 import onnxruntime
 import pytest
-from verifying import build
+from graphs import build
 
 from onnx_grow.model import save
 from onnx_grow.verification.providers import choose

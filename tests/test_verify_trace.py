@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from verifying import build, with_weights
+from graphs import build
+from verifying import with_weights
 
 import onnx_grow as og
 from onnx_grow.cli import main
@@ -105,7 +106,7 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     run = CliRunner().invoke
     result = run(main, ["verify", "a.onnx", "bad.onnx", "--trace"])
     assert result.exit_code == 1
-    assert "trace: Conv 'd' is the first to deviate by 1e-02" in result.stdout
+    assert "trace: Conv 'd' is the first to deviate by " in result.stdout
     assert "trace:" not in run(main, ["verify", "a.onnx", "wide.onnx", "--trace"]).stdout
     foreign = json.loads(run(main, ["verify", "wide.onnx", "a.onnx", "--trace", "--json"]).stdout)
     assert foreign["ok"] is True

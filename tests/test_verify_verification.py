@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from verifying import build, with_weights
+from graphs import build
+from verifying import with_weights
 
 import onnx_grow
 from onnx_grow.errors import (
