@@ -2,10 +2,11 @@
 
     python bench/learning/conversion.py MODEL_OR_FOLDER ... [--to RESULTS.jsonl] [--only GLOB] [--largest MB] [--steps N] [--again GLOB]
 
-Every model is loaded with `onnx_grow.torch.load` and compared with ONNX Runtime on made-up inputs (`equal`); then it is trained in
-train() mode for a number of SGD steps towards a random target, saved, and compared again (`trained`). Legal input shapes come from a
-manifest beside the models, as for bench/coverage.py. Every model has a process of its own; one line per model goes to RESULTS.jsonl,
-and a rerun goes on where the last one stopped.
+Every model is loaded with `onnx_grow.torch.load` and compared with ONNX Runtime on made-up inputs (`equal`), and saved as it is:
+all tensors must come back bit for bit (`lossless`). Then it is trained in train() mode for a number of SGD steps towards a random
+target (fewer where they take longer than --training), saved, and compared again (`trained`). Legal input shapes come from a manifest
+beside the models, as for bench/coverage.py. Small models come first, every one in a process of its own; one line per model goes to
+RESULTS.jsonl, and a rerun goes on where the last one stopped.
 A model that ONNX Runtime itself does not run counts neither way.
 """
 
@@ -25,6 +26,7 @@ import torch
 
 import onnx_grow as og
 import onnx_grow.torch
+from onnx_grow.model.tensors import held
 from onnx_grow.torch.equality import TOLERANCE, compare
 from onnx_grow.torch.network import Network
 from onnx_grow.torch.values import tensor_of
@@ -35,11 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import isolated
 from coverage import Shapes, answered, legal_shapes
 
-SLOW = 0.3
-"""Seconds of a training step above which only a tenth of the steps are taken."""
 
-
-def outcome(file: Path, steps: int, seeds: int) -> Iterator[dict[str, Any]]:
+def outcome(file: Path, steps: int, seeds: int, limit: float) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     shapes, row = legal_shapes(file), {}
@@ -47,6 +46,7 @@ def outcome(file: Path, steps: int, seeds: int) -> Iterator[dict[str, Any]]:
     with answered(row):
         model = og.load(file)
         network = og.torch.load(model, verify=False)
+        row["lossless"] = lossless(network, model)
         row["parameters"] = sum(p.numel() for p in network.parameters())
         row["ratio"] = worst(network, model, shapes, seeds)
         row["status"] = "equal" if row["ratio"] <= TOLERANCE else "WRONG"
@@ -54,7 +54,7 @@ def outcome(file: Path, steps: int, seeds: int) -> Iterator[dict[str, Any]]:
     yield dict(row)
     if row["status"] == "equal" and row["parameters"] and steps:
         with answered(trained := {}):
-            trained["trained"] = round_trip(network, model, shapes, steps, seeds)
+            trained["trained"] = round_trip(network, model, shapes, steps, seeds, limit)
         yield {**row, **({"trained": "ERROR", "why": trained["why"]} if "status" in trained else trained)}
 
 
@@ -63,8 +63,24 @@ def worst(network: Network, model: og.Model, shapes: Shapes, seeds: int) -> floa
     return max(0.0 if output.excused else output.ratio for output in outputs)
 
 
-def round_trip(network: Network, model: og.Model, shapes: Shapes, steps: int, seeds: int) -> dict[str, Any]:
-    """Train towards outputs that are a little off, save, and compare the saved model with the network."""
+def lossless(network: Network, model: og.Model) -> bool:
+    """Whether a network that has not been trained puts all tensors back as they were, bit for bit."""
+    saved = onnx_grow.torch.save(network)
+    return all(
+        (old.key, old.dtype, old.shape) == (new.key, new.dtype, new.shape)
+        and old.array().tobytes() == new.array().tobytes()
+        for old, new in zip(held(model), held(saved), strict=True)
+        if old.is_written
+    )
+
+
+def round_trip(
+    network: Network, model: og.Model, shapes: Shapes, steps: int, seeds: int, limit: float
+) -> dict[str, Any]:
+    """Train towards outputs that are a little off, save, and compare the saved model with the network.
+
+    After two steps it is known how many of them fit into `limit` seconds.
+    """
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     inputs = {name: tensor_of(array) for name, array in legal_feed(network, model, shapes).items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
@@ -85,8 +101,8 @@ def round_trip(network: Network, model: og.Model, shapes: Shapes, steps: int, se
         optimizer.step()
         taken += 1
         losses.append(loss.item())
-        if taken == 2 and time.perf_counter() - start > 2 * SLOW:
-            steps = max(steps // 10, 2)
+        if taken == 2:
+            steps = min(steps, max(2, int(2 * limit / (time.perf_counter() - start))))
     reached = [name for name, p in network.named_parameters() if p.grad is not None]
     finite = all(torch.isfinite(p).all() for p in network.parameters())
     moved = sum(not torch.equal(p, before[name]) for name, p in network.named_parameters())
@@ -144,6 +160,7 @@ def tensors(results: Any) -> list[torch.Tensor]:
     "--seeds", type=int, default=2, show_default=True, help="Sets of made-up inputs to compare with."
 )
 @click.option("--seconds", type=float, default=300.0, show_default=True, help="Time for one model.")
+@click.option("--training", type=float, default=15.0, show_default=True, help="Time for its training steps.")
 @click.option("--gigabytes", type=float, default=8.0, show_default=True, help="Memory for one model.")
 @click.option("--again", default="", help="Do models again whose status matches this glob.")
 def main(
@@ -154,16 +171,17 @@ def main(
     steps: int,
     seeds: int,
     seconds: float,
+    training: float,
     gigabytes: float,
     again: str,
 ) -> None:
     """Run, and print what is not equal, and totals."""
-    files = sorted(
-        file
+    files = {
+        name: file
         for source in sources
-        for file in ([source] if source.is_file() else source.rglob("*.onnx"))
-        if file.stat().st_size < largest * 1e6 and fnmatch(f"{file.parent.name}/{file.stem}", only)
-    )
+        for file in ([source] if source.is_file() else source.resolve().rglob("*.onnx"))
+        if file.stat().st_size < largest * 1e6 and fnmatch(name := named(file, source), only)
+    }
     rows = (
         {row["model"]: row for row in map(json.loads, results.read_text().splitlines())}
         if results.exists()
@@ -172,16 +190,19 @@ def main(
     isolated.prepare("onnx_grow.torch", "onnxruntime")
     with (
         results.open("a") as out,
-        click.progressbar(files, file=sys.stderr, item_show_func=lambda file: file and file.stem) as bar,
+        click.progressbar(
+            sorted(files, key=lambda name: files[name].stat().st_size),
+            file=sys.stderr,
+            item_show_func=lambda name: name,
+        ) as bar,
     ):
-        for file in bar:
-            name = f"{file.parent.name}/{file.stem}"
+        for name in bar:
             if name in rows and not fnmatch(rows[name]["status"], again):
                 continue
             row: dict[str, Any] = {}
             try:
                 for found in isolated.results(
-                    outcome, file, steps, seeds, seconds=seconds, gigabytes=gigabytes
+                    outcome, files[name], steps, seeds, training, seconds=seconds, gigabytes=gigabytes
                 ):
                     row = found
             except isolated.Died as died:
@@ -191,6 +212,15 @@ def main(
             out.write(json.dumps(rows[name]) + "\n")
             out.flush()
     summarise(list(rows.values()))
+
+
+def named(file: Path, source: Path) -> str:
+    """A model's name in the results: its folders from the given one on."""
+    return (
+        file.relative_to(source.resolve().parent if source.is_dir() else file.parent.parent)
+        .with_suffix("")
+        .as_posix()
+    )
 
 
 def summarise(rows: list[dict[str, Any]]) -> None:
@@ -204,9 +234,12 @@ def summarise(rows: list[dict[str, Any]]) -> None:
     trained = [row["trained"] for row in rows if isinstance(row.get("trained"), dict)]
     whole = [each for each in trained if "ok" in each]
     click.echo(f"{dict(counts)}; equal: {counts['equal']} of {runs} ({counts['equal'] / max(runs, 1):.1%})")
+    loaded = [row["lossless"] for row in rows if "lossless" in row]
+    click.echo(f"written back untrained: {sum(loaded)} of {len(loaded)} bit for bit")
     click.echo(
         f"trained and written back: {sum(each['ok'] for each in whole)} of {len(whole)} equal; "
-        f"{len(trained) - len(whole)} without a finite result"
+        f"{len(trained) - len(whole)} without a finite result; "
+        f"steps: {dict(sorted(Counter(each['steps'] for each in whole).items(), reverse=True))}"
     )
 
 
