@@ -1,12 +1,18 @@
-"""Convert many models to PyTorch, train them a little, write them back, and compare with ONNX Runtime each time.
+"""Convert many models to PyTorch, train them a little, write them back, and compare with ONNX Runtime each time; or grow them and
+look whether all of them learns.
 
     python bench/learning/conversion.py MODEL_OR_FOLDER ... [--to RESULTS.jsonl] [--only GLOB] [--largest MB] [--steps N] [--again GLOB]
+    python bench/learning/conversion.py --grown --steps 100 MODEL_OR_FOLDER ...
 
 Every model is loaded with `onnx_grow.torch.load` and compared with ONNX Runtime on made-up inputs (`equal`), and saved as it is:
 all tensors must come back bit for bit (`lossless`). Then it is trained in train() mode for a number of SGD steps towards a random
 target (fewer where they take longer than --training), saved, and compared again (`trained`). Legal input shapes come from a manifest
 beside the models, as for bench/coverage.py. Small models come first, every one in a process of its own; one line per model goes to
 RESULTS.jsonl, and a rerun goes on where the last one stopped.
+
+With --grown each is widened and deepened instead, as `onnx-grow widen` and `deepen` do without options, and `check-trainable --teacher`
+says whether the growth learns: whether gradients reach it in two steps, and whether copies differ after --steps.
+
 A model that ONNX Runtime itself does not run counts neither way.
 """
 
@@ -30,12 +36,16 @@ from onnx_grow.model.tensors import held
 from onnx_grow.torch.equality import TOLERANCE, compare
 from onnx_grow.torch.network import Network
 from onnx_grow.torch.values import tensor_of
+from onnx_grow.training import check_learning
+from onnx_grow.training.checks import made_up_goal, trial_inputs
 from onnx_grow.verification.inputs import signature
 from onnx_grow.verification.trials import Trials
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import isolated
-from coverage import Shapes, answered, legal_shapes
+from coverage import GROWTHS, Shapes, answered, legal_shapes
+
+CHECKED = ("widen x2", "deepen")
 
 
 def outcome(file: Path, steps: int, seeds: int, limit: float) -> Iterator[dict[str, Any]]:
@@ -56,6 +66,38 @@ def outcome(file: Path, steps: int, seeds: int, limit: float) -> Iterator[dict[s
         with answered(trained := {}):
             trained["trained"] = round_trip(network, model, shapes, steps, seeds, limit)
         yield {**row, **({"trained": "ERROR", "why": trained["why"]} if "status" in trained else trained)}
+
+
+def grown_outcome(file: Path, steps: int, limit: float) -> Iterator[dict[str, Any]]:
+    """Whether what is widened learns, and what is deepened."""
+    torch.set_num_threads(1)
+    shapes, row = legal_shapes(file), {}
+    with answered(row):
+        model = og.load(file)
+        row["status"] = "loaded"
+    yield dict(row)
+    for growth in CHECKED if row["status"] == "loaded" else ():
+        row[growth] = {}
+        with answered(row[growth]):
+            row[growth] |= learning(GROWTHS[growth](model, shapes), model, shapes, steps, limit)
+        yield dict(row)
+
+
+def learning(grown: og.Model, teacher: og.Model, shapes: Shapes, steps: int, limit: float) -> dict[str, Any]:
+    """What check-trainable says of a grown model, after as many steps as fit into `limit` seconds, ten at least."""
+    network = onnx_grow.torch.load(grown, verify=False)
+    loss = made_up_goal(trial_inputs(grown, shapes=shapes))
+    start = time.process_time()
+    loss(network, 0).backward()
+    steps = min(steps, max(10, int(limit / (time.process_time() - start))))
+    report = check_learning(grown, network, loss, teacher, steps=steps)
+    return {
+        "status": "learns" if report.ok else "FAILED",
+        "why": "; ".join(f"{check.name}: {check.detail}" for check in report.checks if not check.ok),
+        "steps": steps,
+        "warnings": list(report.warnings),
+        "grown": round(grown.parameters / max(1, teacher.parameters), 3),
+    }
 
 
 def worst(network: Network, model: og.Model, shapes: Shapes, seeds: int) -> float:
@@ -162,6 +204,7 @@ def tensors(results: Any) -> list[torch.Tensor]:
 @click.option("--seconds", type=float, default=300.0, show_default=True, help="Time for one model.")
 @click.option("--training", type=float, default=15.0, show_default=True, help="Time for its training steps.")
 @click.option("--gigabytes", type=float, default=8.0, show_default=True, help="Memory for one model.")
+@click.option("--grown", is_flag=True, help="Grow every model, and look whether the growth learns.")
 @click.option("--again", default="", help="Do models again whose status matches this glob.")
 def main(
     sources: tuple[Path, ...],
@@ -173,6 +216,7 @@ def main(
     seconds: float,
     training: float,
     gigabytes: float,
+    grown: bool,
     again: str,
 ) -> None:
     """Run, and print what is not equal, and totals."""
@@ -188,6 +232,7 @@ def main(
         else {}
     )
     isolated.prepare("onnx_grow.torch", "onnxruntime")
+    work, options = (grown_outcome, (steps, training)) if grown else (outcome, (steps, seeds, training))
     with (
         results.open("a") as out,
         click.progressbar(
@@ -202,7 +247,7 @@ def main(
             row: dict[str, Any] = {}
             try:
                 for found in isolated.results(
-                    outcome, files[name], steps, seeds, training, seconds=seconds, gigabytes=gigabytes
+                    work, files[name], *options, seconds=seconds, gigabytes=gigabytes
                 ):
                     row = found
             except isolated.Died as died:
@@ -211,7 +256,7 @@ def main(
             rows[name] = {"model": name, **row}
             out.write(json.dumps(rows[name]) + "\n")
             out.flush()
-    summarise(list(rows.values()))
+    (summarise_growths if grown else summarise)(list(rows.values()))
 
 
 def named(file: Path, source: Path) -> str:
@@ -241,6 +286,22 @@ def summarise(rows: list[dict[str, Any]]) -> None:
         f"{len(trained) - len(whole)} without a finite result; "
         f"steps: {dict(sorted(Counter(each['steps'] for each in whole).items(), reverse=True))}"
     )
+
+
+def summarise_growths(rows: list[dict[str, Any]]) -> None:
+    for growth in CHECKED:
+        found = [(row["model"], row[growth]) for row in rows if "status" in row.get(growth, {})]
+        for model, each in found:
+            if each["status"] != "learns":
+                click.echo(f"{model:45} {growth:9} {each['status']:12} {each['why'][-300:]}")
+        counts = Counter(each["status"] for _, each in found)
+        checked = counts["learns"] + counts["FAILED"]
+        click.echo(
+            f"{growth}: {counts['learns']} of {checked} learn ({counts['learns'] / max(checked, 1):.1%}); {dict(counts)}"
+        )
+    for row in rows:
+        if "why" in row:
+            click.echo(f"{row['model']:45} {row.get('status', '')} {row['why'][-300:]}")
 
 
 if __name__ == "__main__":
