@@ -7,10 +7,13 @@ import json
 import os
 import pickle
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from onnx_grow import training  # noqa: E402
 from onnx_grow.torch import load as network_of  # noqa: E402
 from onnx_grow.training import fitting, script  # noqa: E402
-from onnx_grow.training.checkpoints import Checkpoint  # noqa: E402
+from onnx_grow.training.checkpoints import Checkpoint, Progress  # noqa: E402
 from onnx_grow.training.checks import check_learning, made_up_goal, trial_inputs  # noqa: E402
 from onnx_grow.training.exchange import exported_tensors  # noqa: E402
 from onnx_grow.training.files import read_tensors, write_tensors  # noqa: E402
@@ -252,6 +255,41 @@ def test_checkpoints_of_another_model_or_setting_are_refused(
     assert "checkpoint of another model" in capsys.readouterr().err
     assert train("--resume", "--output", "nowhere") == 2
     assert "there is no checkpoint nowhere/checkpoint.pt" in capsys.readouterr().err
+    whole = Path("out/run/checkpoint.pt").read_bytes()
+    for broken in (whole[:2000], b"", b"hello"):
+        Path("out/run/checkpoint.pt").write_bytes(broken)
+        assert train("--epochs", "2", "--resume") == 2
+        assert "is no checkpoint, or an incomplete one" in capsys.readouterr().err
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file grow beyond that many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
+    def checkpoint(size: int) -> None:
+        Checkpoint({}, {"w": torch.zeros(size)}, {}, Progress()).write(tmp_path / "a")
+
+    def tensors(size: int) -> None:
+        write_tensors(tmp_path / "a", {"w": np.zeros(size, np.float32)})
+
+    for write in (checkpoint, tensors):
+        write(10)
+        kept = (tmp_path / "a").read_bytes()
+        with (
+            files_of_at_most(20_000),
+            pytest.raises(OutputError, match=r"a cannot be written: .*File too large"),
+        ):
+            write(100_000)
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+        assert (tmp_path / "a").read_bytes() == kept
 
 
 class Bomb:
@@ -265,7 +303,7 @@ def test_nothing_in_a_checkpoint_is_executed(folder: Path) -> None:
         lambda path: path.write_bytes(pickle.dumps(Bomb(), 2)),
     ):
         write(Path("evil.pt"))
-        with pytest.raises(og.InvalidRequestError, match="no checkpoint that can be read"):
+        with pytest.raises(og.InvalidRequestError, match="no checkpoint"):
             Checkpoint.read(Path("evil.pt"), {})
     Path("evil.safetensors").write_bytes(pickle.dumps(Bomb()))
     assert run("import", "grown.onnx", "evil.safetensors").exit_code == 2
@@ -392,9 +430,13 @@ def test_a_batch_that_the_file_fixes_is_told(
 def test_files_that_are_no_data_are_refused(folder: Path) -> None:
     model = og.load("grown.onnx")
     Path("broken.npz").write_bytes(b"PK but no archive")
+    Path("data.csv").write_text("1,2")
+    np.save("x.npy", np.zeros((9, 6)))
     for path, message in (
         ("nowhere.npz", "does not exist"),
         ("broken.npz", "cannot be read"),
+        ("data.csv", "cannot be read: it is neither .npz nor .npy"),
+        ("x.npy", "holds one array, without labels"),
         ("out", "takes no images|no labelled"),
     ):
         with pytest.raises(og.InvalidRequestError, match=message):
@@ -428,6 +470,69 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         Image.new("L", (8, 8)).save(tmp_path / name / "x.png")
     with pytest.raises(og.InvalidRequestError, match=r"label 5 \('f'\), and the network tells 4"):
         training.read_examples(tmp_path, model)
+
+
+def images(folder: Path, classes: str, count: int) -> None:
+    """Put a folder of images for each class in place of a file."""
+    from PIL import Image
+
+    folder.unlink()
+    for number in range(count):
+        part = folder / classes[number % len(classes)]
+        part.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(part / f"{number}.png")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "I;16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_every_mode_go_from_0_to_1(mode: str, channels: int) -> None:
+    from PIL import Image
+
+    ramp = np.linspace(0, 1, 64).reshape(8, 8)
+    grey = Image.fromarray((ramp * 255).astype(np.uint8))
+    wide = Image.fromarray((ramp * 65535).astype(np.uint16))
+    image = wide if mode == "I;16" else grey.convert("RGB").convert(mode)
+    assert image.mode == mode
+    np.testing.assert_allclose(training.pixels(image, (channels, 8, 8))[0], ramp, atol=0.01)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_images_of_no_known_range_are_refused(tmp_path: Path, mode: str) -> None:
+    from PIL import Image
+
+    (tmp_path / "a").mkdir()
+    Image.new(mode, (8, 8)).save(tmp_path / "a" / "deep.tif")
+    with pytest.raises(og.InvalidRequestError, match=r"deep\.tif: the image holds .*pixels\(\) of train\.py"):
+        training.read_examples(tmp_path, build(CNN))
+
+
+def test_an_image_that_a_worker_cannot_read_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.export(build(CNN), "out", force=True)
+    images(Path("data.npz"), "abcd", 40)
+    broken = Path("data.npz/d/39.png")
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert train("--epochs", "1", "--workers", "1") == 2
+    assert re.fullmatch(
+        r"error: data\.npz/d/39\.png cannot be read as an image: .*\n", capsys.readouterr().err
+    )
+
+
+def test_data_of_fewer_classes_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("data.npz", x=samples()["x"], labels=np.ones(60, int))
+    assert train("--epochs", "1", "--no-check") == 0
+    assert "warning: all samples in data.npz are of class 1" in capsys.readouterr().out
+    training.export(build(CNN), "out", force=True)
+    images(Path("data.npz"), "xy", 20)
+    assert train("--epochs", "1", "--no-check", "--output", "images") == 0
+    assert "warning: data.npz has folders of 2 of the 4 classes" in capsys.readouterr().out
+
+
+def test_another_teacher_in_the_folder_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    og.save(build(CNN), "out/teacher.onnx", force=True)
+    assert train("--epochs", "1") == 2
+    assert "the teacher is not what the model grew from: input 'x' is" in capsys.readouterr().err
 
 
 def test_what_is_held_out_has_every_class(folder: Path) -> None:
@@ -472,6 +577,7 @@ def test_an_export_is_whole_or_not_there(folder: Path) -> None:
     Path("out/mine.txt").write_text("mine")
     training.export(og.load("grown.onnx"), "out", force=True)
     assert Path("out/mine.txt").exists()
+    assert not Path("out/teacher.onnx").exists()  # it is not of this export
     result = run("export", "grown.onnx", "-o", "again", "--teacher", "grown.onnx", "--json")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)

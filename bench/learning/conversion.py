@@ -89,7 +89,7 @@ def learning(grown: og.Model, teacher: og.Model, shapes: Shapes, steps: int, lim
     loss = made_up_goal(trial_inputs(grown, shapes=shapes))
     start = time.process_time()
     loss(network, 0).backward()
-    steps = min(steps, max(10, int(limit / (time.process_time() - start))))
+    steps = min(steps, max(10, int(limit / max(time.process_time() - start, 1e-3))))
     report = check_learning(grown, network, loss, teacher, steps=steps)
     return {
         "status": "learns" if report.ok else "FAILED",
@@ -144,7 +144,7 @@ def round_trip(
         taken += 1
         losses.append(loss.item())
         if taken == 2:
-            steps = min(steps, max(2, int(2 * limit / (time.process_time() - start))))
+            steps = min(steps, max(2, int(2 * limit / max(time.process_time() - start, 1e-3))))
     reached = [name for name, p in network.named_parameters() if p.grad is not None]
     finite = all(torch.isfinite(p).all() for p in network.parameters())
     moved = sum(not torch.equal(p, before[name]) for name, p in network.named_parameters())

@@ -33,4 +33,6 @@ def read_arrays(
             return dict(loaded)
     except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or error
+        if "pickle" in str(error):  # what NumPy takes any other file for, and recommends to run
+            reason = "it is neither .npz nor .npy, or holds Python objects"
         raise InvalidRequestError(f"{path} cannot be read: {reason}", hint=hint) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,8 +56,13 @@ class Checkpoint:
             "optimizer": dict(self.optimizer),
             "progress": asdict(self.progress),
         }
-        with replacing(path) as staged:
-            torch.save(document, staged)
+        with replacing(path) as staged, staged.open("wb") as file:
+            try:
+                torch.save(document, file)
+            except RuntimeError as error:  # what PyTorch makes of a full disk
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     @classmethod
     def read(cls, path: Path, setting: Mapping[str, Any]) -> Checkpoint:
@@ -64,7 +70,7 @@ class Checkpoint:
 
         Raises InvalidRequestError for a file that is none, or one of another model or other data, saying which.
         """
-        document = _loaded(path)
+        document = _loaded(path, "start without --resume")
         try:
             found = document["setting"]
             progress = Progress(**document["progress"])
@@ -88,23 +94,23 @@ def read_optimizer_state(path: Path) -> Mapping[str, Any]:
 
     Nothing in the file is executed. Raises InvalidRequestError for anything else.
     """
-    document = _loaded(path)
+    hint = "torch.save(optimizer.state_dict(), FILE) writes one"
+    document = _loaded(path, hint)
     state = document.get("optimizer", document) if isinstance(document, dict) else {}
     if not isinstance(state, dict) or not {"state", "param_groups"} <= state.keys():
-        raise InvalidRequestError(
-            f"{path} holds no state of an optimizer",
-            hint="torch.save(optimizer.state_dict(), FILE) writes one",
-        )
+        raise InvalidRequestError(f"{path} holds no state of an optimizer", hint=hint)
     return state
 
 
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path, hint: str) -> Any:
+    """What torch.save has put into a file."""
     try:
+        if not zipfile.is_zipfile(path):  # of anything else PyTorch makes errors of every kind
+            path.open("rb").close()
+            raise InvalidRequestError(f"{path} is no checkpoint, or an incomplete one", hint=hint)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InvalidRequestError(f"there is no checkpoint {path}", hint="start without it") from None
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise InvalidRequestError(
-            f"{path} is no checkpoint that can be read: {str(error).strip().splitlines()[0]}",
-            hint="start without it",
-        ) from error
+        raise InvalidRequestError(f"there is no checkpoint {path}", hint=hint) from None
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InvalidRequestError(f"{path} is no checkpoint that can be read: {said}", hint=hint) from error

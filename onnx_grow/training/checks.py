@@ -234,8 +234,8 @@ def _expected(
     everything = {name: np.ones_like(mask) for name, mask in reached.items()}
     if teacher is None:
         return everything, {name: _silent(mask) | _met(mask) for name, mask in reached.items()}
-    alive = _alive(teacher, loss, device)
     heirs = inheritances(teacher, model)
+    alive = _alive(teacher, loss, device)
     new, asleep = {}, {}
     for name, mask in reached.items():
         heir = heirs.get(name)

@@ -16,7 +16,7 @@ from onnx_grow.model import Model
 from onnx_grow.model.arrays import read_arrays
 from onnx_grow.training.requirements import require
 
-__all__ = ["Examples", "Interface", "Pixels", "interface", "pixels", "read_examples", "told"]
+__all__ = ["Examples", "Interface", "Pixels", "check_teacher", "interface", "pixels", "read_examples"]
 
 Array = np.ndarray[Any, Any]
 
@@ -45,6 +45,12 @@ class Interface:
         sizes = {shape[0] for _, shape in self.inputs.values() if shape}
         return sizes.pop() if len(sizes) == 1 else None
 
+    @property
+    def classes(self) -> int | None:
+        """How many classes the scores tell apart, where there are scores of one kind and their shape says so."""
+        scores = [shape for dtype, shape in self.outputs.values() if dtype.kind == "f" and len(shape) == 2]
+        return scores[0][1] if len(scores) == 1 else None
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -63,6 +69,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether what is to be learned is the number of a class."""
+        return self.targets.dtype.kind in "iu" and self.targets.ndim == 1
+
     def __getitems__(self, positions: Sequence[int]) -> tuple[tuple[Array, ...], Array]:
         return self.fetch(self.numbers[np.asarray(positions, np.int64)])
 
@@ -76,7 +87,7 @@ class Examples:
         Raises InvalidRequestError where one of the two would be empty.
         """
         order = np.random.default_rng(seed).permutation(len(self))
-        if self.targets.dtype.kind in "iu" and self.targets.ndim == 1:
+        if self.has_classes:
             labels = self.targets[self.numbers[order]]
             order = order[np.argsort(labels, kind="stable")]
             rank = np.arange(len(self))
@@ -85,7 +96,7 @@ class Examples:
             kept = np.arange(len(self)) < round(held_out * len(self))
         if kept.all() or not kept.any():
             raise InvalidRequestError(
-                f"{self.source} has {len(self)} samples, of which {held_out:g} cannot be held out for evaluation",
+                f"of {len(self)} sample{'s'[: len(self) > 1]} in {self.source} a part of {held_out:g} cannot be held out for evaluation",
                 hint="give other data to evaluate on with --test, or change held_out in the recipe",
             )
         return self.part(np.sort(order[~kept])), self.part(np.sort(order[kept]))
@@ -96,6 +107,21 @@ def interface(model: Model) -> Interface:
     graph = model.skeleton.graph
     inputs = {value.name: _declared(value) for value in graph.input if value.name not in model.weights}
     return Interface(inputs, {value.name: _declared(value) for value in graph.output})
+
+
+def check_teacher(teacher: Model, model: Model) -> None:
+    """Raise InvalidRequestError for a teacher that takes something else: growing leaves the inputs as they are."""
+    there, here = interface(teacher).inputs, interface(model).inputs
+    for name in (*here, *there):
+        if here.get(name) != there.get(name):
+            found, due = (
+                f"{entry[0]} of shape {_told(entry[1])}" if entry else "missing"
+                for entry in (there.get(name), here.get(name))
+            )
+            raise InvalidRequestError(
+                f"the teacher is not what the model grew from: input {name!r} is {found} in the teacher, and {due} in the model",
+                hint="--teacher takes the very file that was grown",
+            )
 
 
 def read_examples(
@@ -131,18 +157,32 @@ def pixels(image: Any, shape: tuple[int | None, ...]) -> Array:
     """
     if len(shape) != 3 or not {shape[0], shape[2]} & {1, 3}:
         raise InvalidRequestError(
-            f"the network takes no images but arrays of shape {told(shape)}",
+            f"the network takes no images but arrays of shape {_told(shape)}",
             hint="give an .npz file, or a function of your own that makes such arrays of images",
         )
     first = shape[0] in (1, 3)
     channels, height, width = (shape[0], *shape[1:]) if first else (shape[2], *shape[:2])
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = _in_bytes(image).convert("L" if channels == 1 else "RGB")
     image = image.resize((width or image.width, height or image.height))
     values = np.asarray(image, np.float32).reshape(image.height, image.width, -1) / 255
     return np.ascontiguousarray(values.transpose(2, 0, 1) if first else values)
 
 
 _pixels = pixels
+
+
+def _in_bytes(image: Any) -> Any:
+    """An image with values from 0 to 255: of one with 16 bits, which `convert` would make white, the upper eight."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InvalidRequestError(
+            f"the image holds {'whole numbers of 32 bits' if image.mode == 'I' else 'fractions'}, and does not say from where to where",
+            hint="scale it in pixels() of train.py",
+        )
+    return image
 
 
 def _declared(value: Any) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
@@ -250,7 +290,7 @@ def _reshaped(array: Array, shape: tuple[int | None, ...]) -> Array:
 
 def _misfit(file: Path, name: str, found: tuple[int, ...], wanted: tuple[int | None, ...]) -> Array:
     raise InvalidRequestError(
-        f"{file}: {name!r} has shape {told(found)}, and the network takes {told((None, *wanted[1:]))}",
+        f"{file}: {name!r} has shape {_told(found)}, and the network takes {_told((None, *wanted[1:]))}",
         hint=_reshape_hint(name, found, wanted) or "the first dimension counts samples and may be any",
     )
 
@@ -302,6 +342,8 @@ class _Images:
         try:
             with Image.open(file) as image:
                 values = np.asarray(self.pixels(image, self.shape[1:]), self.dtype)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{file}: {error.message}", hint=error.hint) from None
         except (OSError, Image.DecompressionBombError) as error:  # among them UnidentifiedImageError
             raise InvalidRequestError(f"{file} cannot be read as an image: {error}") from error
         fits = _has_shape(values, self.shape[1:])
@@ -318,12 +360,10 @@ def _images(folder: Path) -> Iterator[Path]:
 
 def _check_classes(examples: Examples, taken: Interface) -> None:
     """Refuse labels below zero or beyond the classes that the network tells apart, where it says how many."""
-    labels = examples.targets
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+    if not examples.has_classes:
         return
-    scores = [shape for dtype, shape in taken.outputs.values() if dtype.kind == "f" and len(shape) == 2]
-    count = scores[0][1] if len(scores) == 1 else None
-    low, high = int(labels.min()), int(labels.max())
+    count = taken.classes
+    low, high = int(examples.targets.min()), int(examples.targets.max())
     named = f" ({examples.classes[high]!r})" if examples.classes else ""
     if low < 0 or (count is not None and high >= count):
         beyond = f"label {low}" if low < 0 else f"label {high}{named}"
@@ -334,9 +374,9 @@ def _check_classes(examples: Examples, taken: Interface) -> None:
 
 
 def _listed(arrays: Mapping[str, Array]) -> str:
-    return ", ".join(f"{name!r} {told(array.shape)}" for name, array in arrays.items()) or "nothing"
+    return ", ".join(f"{name!r} {_told(array.shape)}" for name, array in arrays.items()) or "nothing"
 
 
-def told(shape: Sequence[int | None]) -> str:
+def _told(shape: Sequence[int | None]) -> str:
     """A shape as messages have it; n is any size."""
     return f"[{', '.join('n' if size is None else str(size) for size in shape)}]"

@@ -24,7 +24,7 @@ from onnx_grow.growth.provenance import history, version
 from onnx_grow.model import Inline, Model, Weight, save
 from onnx_grow.model.staging import hidden_folder
 from onnx_grow.model.tensors import Held, held
-from onnx_grow.training.data import Interface, interface, told
+from onnx_grow.training.data import Interface, check_teacher, interface
 from onnx_grow.training.files import write_tensors
 from onnx_grow.training.recipe import Recipe
 from onnx_grow.training.requirements import require
@@ -35,6 +35,9 @@ Array = np.ndarray[Any, Any]
 
 OPTIMIZER = "optimizer.pt"
 """The file of the state of the teacher's optimizer, in the folder."""
+
+_OPTIONAL = ("teacher.onnx", "growth_map.json", OPTIMIZER)
+"""The files of an export that not every export has."""
 
 LOSSES = ("cross-entropy", "nll", "binary-cross-entropy", "mse")
 
@@ -57,9 +60,8 @@ def export(
     `output` the output it looks at; by default both follow from the model's outputs. `optimizer_state` is a file with the state of
     the teacher's optimizer (its `state_dict()`, or the `checkpoint.pt` of its training), with which `train.py` will begin.
 
-    Raises OutputError where the folder holds anything and `force` is not set, InvalidRequestError for an output that does not exist
-    for a teacher that the model does not record to have come of, and for a state
-    that is not the teacher's.
+    Raises OutputError where the folder holds anything and `force` is not set, InvalidRequestError for an output that does not exist,
+    for a teacher that the model does not record to have come of, and for a state that is not the teacher's.
     """
     target = Path(folder).absolute()
     script = _script(model, loss, output)  # before anything is written
@@ -89,6 +91,8 @@ def export(
             else:
                 for name in names:
                     os.replace(inside / name, target / name)
+                for name in {*_OPTIONAL} - {*names}:  # of an earlier export, of another model perhaps
+                    (target / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
     return tuple(target / name for name in names)
@@ -247,25 +251,10 @@ def _map(teacher: Model, model: Model) -> str:
 
     Raises InvalidRequestError where the model does not record that it came of this teacher.
     """
-    _check_inputs(teacher, model)
+    check_teacher(teacher, model)
     inheritances(teacher, model)
     _, maps = replayed(teacher, model)
     return json.dumps({"history": history(model), "map": lists(maps)})
-
-
-def _check_inputs(teacher: Model, model: Model) -> None:
-    """Refuse a teacher that takes something else: growing leaves the inputs as they are."""
-    there, here = interface(teacher).inputs, interface(model).inputs
-    for name in (*here, *there):
-        if here.get(name) != there.get(name):
-            found, due = (
-                f"{entry[0]} of shape {told(entry[1])}" if entry else "missing"
-                for entry in (there.get(name), here.get(name))
-            )
-            raise InvalidRequestError(
-                f"the teacher is not what the model grew from: input {name!r} is {found} in the teacher, and {due} in the model",
-                hint="--teacher takes the very file that was grown",
-            )
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,15 @@ def write_tensors(
 ) -> None:
     """Write arrays as a safetensors file. Raises MissingLibraryError, OutputError."""
     require("safetensors", "a file of weights")
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
     with replacing(path) as staged:
-        save_file(contiguous, staged, dict(metadata or {}))
+        try:
+            save_file(contiguous, staged, dict(metadata or {}))
+        except SafetensorError as error:  # a full disk, for one
+            raise OutputError(f"{path} cannot be written: {error}") from error
         staged.chmod(0o666 & ~_umask())
 
 

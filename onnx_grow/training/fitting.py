@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from onnx_grow.errors import InvalidRequestError, OutputError, TrainingFailedError
+from onnx_grow.errors import InvalidRequestError, OnnxGrowError, OutputError, TrainingFailedError
 from onnx_grow.model import Model, load, staged
 from onnx_grow.torch import Network
 from onnx_grow.torch import load as network_of
@@ -98,14 +98,17 @@ class Training:
             )
         with self._in_folder(), interruptible() as interruption:
             self._tell_of_sizes()
+            self._tell_of_classes()
             self._begin()
             self._tell_of_schedule()
             try:
                 while self.progress.epoch < self.recipe.epochs and not self._is_patience_over():
                     self._epoch(interruption)
-            finally:
-                if self.processes.is_first:
-                    self.curves.show(self.progress.rows, self.names, now=True)
+            except (Interrupted, OnnxGrowError):
+                with suppress(OutputError):  # the reason why training ends is what has to be told
+                    self._draw()
+                raise
+            self._draw()
             return self._end()
 
     @cached_property
@@ -227,6 +230,20 @@ class Training:
             self.tell(
                 f"note: the file fixes the batch at {fixed}: there are {fixed * self.processes.count} samples in a step, "
                 f"not the recipe's {self.recipe.batch_size}"
+            )
+
+    def _tell_of_classes(self) -> None:
+        """Warn where the data know fewer classes than the network, or number them in another way."""
+        known, count, data = self.examples.classes, interface(self.model).classes, self.examples
+        if known and count is not None and len(known) != count:
+            self.tell(
+                f"warning: {data.source} has folders of {len(known)} of the {count} classes that the network tells apart, "
+                f"numbered in the order of their names: {known[0]!r} is class 0.\n"
+                "         If they are others for the teacher, make a folder for each of its classes; empty ones count too."
+            )
+        elif data.has_classes and count != 1 and len(np.unique(data.targets)) == 1:
+            self.tell(
+                f"warning: all samples in {data.source} are of class {data.targets[0]}: of these alone a network unlearns the others"
             )
 
     def _tell_of_schedule(self) -> None:
@@ -387,13 +404,16 @@ class Training:
     def _loaded(self, examples: Examples, parts: list[list[int]]) -> Iterator[tuple[list[Tensor], Tensor]]:
         device = self.processes.device
         loader: Iterable[Any] = DataLoader(
-            examples,
+            _Fetched(examples),
             batch_sampler=parts,
             collate_fn=_as_it_is,
             num_workers=self.workers,
             worker_init_fn=_deaf,
         )
-        for inputs, targets in loader:
+        for fetched in loader:
+            if isinstance(fetched, OnnxGrowError):
+                raise fetched
+            inputs, targets = fetched
             yield [tensor_of(array).to(device) for array in inputs], tensor_of(targets).to(device)
 
     def _evaluated(self, network: Network) -> dict[str, float]:
@@ -437,6 +457,10 @@ class Training:
                     hint=_as_classes(targets),
                 ) from error
         return numbers
+
+    def _draw(self) -> None:
+        if self.processes.is_first:
+            self.curves.show(self.progress.rows, self.names, now=True)
 
     def _merit(self, row: Mapping[str, float]) -> list[float]:
         """What is to be large: the first measure, if there is one, and a small loss; nothing is worse than a loss that is no number."""
@@ -484,6 +508,19 @@ class Training:
             self.tell(f"written  {self.output / 'tuned.onnx'}, equal in PyTorch and ONNX Runtime")
         self.processes.wait()
         return best
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """Samples as DataLoader asks for them: an error comes as it is, which of one that is raised by a worker makes a traceback."""
+
+    examples: Examples
+
+    def __getitems__(self, positions: list[int]) -> Any:
+        try:
+            return self.examples.__getitems__(positions)
+        except OnnxGrowError as error:
+            return error
 
 
 def outputs_of(network: Network, called: nn.Module, inputs: Iterable[Tensor]) -> dict[str, Tensor]:

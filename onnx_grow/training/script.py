@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from onnx_grow.errors import InvalidRequestError, OnnxGrowError
 from onnx_grow.model import Model, load
-from onnx_grow.training.data import Examples
+from onnx_grow.training.data import Examples, check_teacher
 from onnx_grow.training.exchange import OPTIMIZER
 from onnx_grow.training.recipe import Recipe
 from onnx_grow.training.requirements import require
@@ -81,18 +81,23 @@ def _train(
     else:
         learned, held_out = whole, examples(options.test, model)
         if whole.classes != held_out.classes:
-            raise InvalidRequestError(f"{options.data} and {options.test} have folders of other classes")
-    teacher = folder / "teacher.onnx"
+            only = sorted({*whole.classes} ^ {*held_out.classes})[0]
+            raise InvalidRequestError(
+                f"{options.data} and {options.test} have folders of other classes: only one of them has {only!r}"
+            )
+    teacher = load(file) if (file := folder / "teacher.onnx").exists() else None
+    if teacher is not None:
+        check_teacher(teacher, model)
     remembered = options.optimizer_state or folder / OPTIMIZER
     memory = read_optimizer_state(remembered) if options.optimizer_state or remembered.exists() else None
-    if memory is not None and not teacher.exists():
+    if memory is not None and teacher is None:
         raise InvalidRequestError(
             "--optimizer-state needs the teacher whose state that is", hint="export with --teacher ORIGINAL"
         )
     with joined(options.device) as processes:
         training = Training(
             model,
-            load(teacher) if teacher.exists() else None,
+            teacher,
             Task(loss, optimizer, measures),
             recipe,
             learned,
