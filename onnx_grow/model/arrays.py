@@ -34,5 +34,5 @@ def read_arrays(
     except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or error
         if "pickle" in str(error):  # what NumPy takes any other file for, and recommends to run
-            reason = "it is neither .npz nor .npy, or holds Python objects"
+            reason = "it is neither .npz nor .npy, or holds pickled objects"
         raise InvalidRequestError(f"{path} cannot be read: {reason}", hint=hint) from error
