@@ -366,10 +366,40 @@ def test_dynamic_quantization_is_deepened_in_floating_point() -> None:
     assert_identical(model, apply_deepen(model, plan))
 
 
+INTEGERS = """(float[N, 3, 6, 6] x) => (float[N, 4] y)
+    <float sx = {0.1}, uint8 zx = {9}, float si = {0.2}, uint8 zi = {0}, float sv = {0.1}, uint8 zv = {2},
+    uint8[5, 3, 3, 3] v, uint8[5, 5, 3, 3] u, uint8[5, 4] w, uint8[4, 4] t> {
+    q = QuantizeLinear(x, sx, zx)
+    [one] i = QLinearConv(q, sx, zx, v, sv, zv, si, zi)
+    [two] j = QLinearConv(i, si, zi, u, sv, zv, si, zi)
+    d = DequantizeLinear(j, si, zi) g = GlobalAveragePool(d) f = Flatten(g) p = QuantizeLinear(f, sx, zx)
+    [three] k = QLinearMatMul(p, sx, zx, w, sv, zv, sx, zx)
+    [four] l = QLinearMatMul(k, sx, zx, t, sv, zv, sx, zx)
+    y = DequantizeLinear(l, sx, zx)
+}"""
+
+
+@pytest.mark.parametrize("opset", [10, 13, 21])
+def test_layers_of_integers_get_branches_of_floating_point_numbers(opset: int) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"v": (5, 3, 3, 3), "u": (5, 5, 3, 3), "w": (5, 4), "t": (4, 4)}
+    weights = {name: rng.integers(0, 6, shape).astype(np.uint8) for name, shape in shapes.items()}
+    model = build(INTEGERS, opset=opset, **weights)
+    plan = plan_deepen(model, every=1)
+    assert [layer.name for layer in plan.layers] == ["one", "two", "three"]
+    assert {layer.scheme for layer in plan.layers} == {"residual-new"}
+    deep = apply_deepen(model, DeepenPlan.from_json(plan.to_json()))
+    assert_identical(model, deep)
+    draft = Draft(deep)
+    for name in [name for name in deep.weights if name.endswith("output.weight")]:
+        draft.weights[name] = Inline.of(np.ones(deep.weights[name].shape, np.float32))
+    assert not np.array_equal(run(model, feeds(model))[0], run(draft.freeze(), feeds(model))[0])
+
+
 def test_integers_are_refused_with_the_reason() -> None:
     model = build(
-        f"{ROWS} <float sx = {{0.1}}, uint8 zx = {{9}}, uint8[5, 6] v, float sv = {{0.1}}, uint8 zv = {{2}}> "
-        "{ q = QuantizeLinear(x, sx, zx) [one] i = QLinearMatMul(q, sx, zx, v, sv, zv, sx, zx) y = DequantizeLinear(i, sx, zx) }",
+        "(float[N, 5] x, float s) => (float[N, 6] y) <float sx = {0.1}, uint8 zx = {9}, uint8[5, 6] v, float sv = {0.1}, uint8 zv = {2}> "
+        "{ q = QuantizeLinear(x, sx, zx) [one] i = QLinearMatMul(q, sx, zx, v, sv, zv, s, zx) y = DequantizeLinear(i, s, zx) }",
         v=np.ones((5, 6), np.uint8),
     )
     with pytest.raises(NothingToGrowError, match="one: QLinearMatMul does not compute in floating point"):

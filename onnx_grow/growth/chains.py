@@ -129,7 +129,10 @@ def _is_curved(flow: Dataflow, index: int) -> bool:
 
 
 _SELECTING = (
-    frozenset({"GlobalMaxPool", "Hardmax", "MaxPool", "ReduceMax", "ReduceMin", "TopK"}) | CLAMPS | CURVED
+    frozenset({"GlobalMaxPool", "Hardmax", "MaxPool", "ReduceMax", "ReduceMin", "TopK"})
+    | frozenset({"QLinearConv", "QLinearMatMul", "com.microsoft.QGemm"})  # which saturate
+    | CLAMPS
+    | CURVED
 )
 
 
@@ -188,6 +191,7 @@ def new_branch(
         seed=seed,
         parameters=2 * elements(site, hidden) + hidden + site.channels + _means(flow, function),
         description=f"branch of {kind} {site.channels} -> {hidden} -> {site.channels} channels, {function.operator}",
+        steps=site.steps,
     )
 
 
@@ -195,7 +199,7 @@ def parametric_layer(
     flow: Dataflow, shapes: Shapes, site: Site, functions: Functions
 ) -> ParametricLayer | Refused:
     """A layer a x + (1 - a) phi(W x + b) for a site whose activation is not idempotent."""
-    function = functions.of(site) if site.is_active else None
+    function = functions.of(site) if site.is_active and not site.steps else None
     linear = _linear(flow, shapes, site)
     if function is None or linear is None or (site.activation and site.activation.is_idempotent):
         reason = _CONSTANT_GATE if function and linear else _NO_LAYOUT if function else _NOT_ACTIVE
@@ -241,7 +245,8 @@ def _linear(flow: Dataflow, shapes: Shapes, site: Site) -> Linear | None:
     """Maps along a site's channels: where they lie, if these are the last or last but one, else where the site's own layer wrote them."""
     nodes = [flow.nodes[index] for index in site.nodes if operator(flow.nodes[index]) in LAYOUT]
     layout = tuple(node.output[0] for node in nodes)
-    dtype, rank = shapes.dtype[site.output], len(shapes.shape[site.output])
+    dtype = shapes.dtype[site.steps[0] if site.steps else site.output]
+    rank = len(shapes.shape[site.output])
     if site.kernel:
         return Linear("Conv", site.channels, site.kernel, site.groups, layout=layout, dtype=dtype)
     if site.axis == rank - 1:

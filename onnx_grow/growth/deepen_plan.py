@@ -148,6 +148,7 @@ class NewBranchLayer:
     """A branch of its own behind the tensor `output` x, whose name it takes over: x + W2 phi(W1 x + b1) + b2.
 
     W2 and both biases are zero; the elements of W1 are normal, of standard `deviation`, drawn from `seed`. `hidden` channels lie between.
+    Where x is stored in integers, `steps` are its scale and its zero point.
     """
 
     name: str
@@ -159,6 +160,7 @@ class NewBranchLayer:
     seed: int
     parameters: int = 0
     description: str = ""
+    steps: tuple[str, ...] = ()
     scheme: Literal["residual-new"] = "residual-new"
 
 
@@ -251,7 +253,7 @@ def _parts(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _new_branch(data: dict[str, Any]) -> NewBranchLayer:
-    return NewBranchLayer(**_parts(data))
+    return NewBranchLayer(**{**_parts(data), "steps": tuple(data.get("steps", ()))})
 
 
 def _parametric(data: dict[str, Any]) -> ParametricLayer:

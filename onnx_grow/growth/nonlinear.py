@@ -5,8 +5,9 @@
     parametric:    a x + (1 - a) phi(W x + b),          W = I, b = 0, a = 1            (Wei et al., Network Morphism,
                                                                                    arXiv 1603.01670, section 3.4)
 
-Both are x to the last bit wherever phi is finite. In the first, the gradient reaches W2 at once, and W1 when W2 has moved; in
-the second, a at once, and W when a has moved. Where phi(phi(v)) = phi(v) the second would never learn: a gets x - phi(x) = 0.
+Both are x to the last bit wherever phi is finite, also an x that is stored in integers and rounded to them again. In the first, the
+gradient reaches W2 at once, and W1 when W2 has moved; in the second, a at once, and W when a has moved. Where phi(phi(v)) = phi(v) the
+second would never learn: a gets x - phi(x) = 0.
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ def insert_new_branch(draft: Draft, flow: Dataflow, layer: NewBranchLayer, prefi
     seed = (layer.seed, crc32(layer.output.encode()))
     drawn = Drawn(linear.dtype, _shape(linear, linear.channels, layer.hidden), layer.deviation, seed)
     zeros = Zeros(linear.dtype, _shape(linear, layer.hidden, linear.channels))
-    tensor = undone(site.insertion, site.layout, site.insertion.start)
+    insertion, start = site.insertion, site.insertion.start
+    if layer.steps:
+        start = insertion.add("DequantizeLinear", [start, *layer.steps])
+    tensor = undone(insertion, site.layout, start)
     tensor = site.applied("hidden", drawn, layer.hidden, tensor)
     tensor = site.activated(tensor)
     tensor = site.applied("output", zeros, linear.channels, tensor)
-    tensor = redone(site.insertion, site.layout, tensor)
-    site.insertion.close(site.insertion.add("Add", [site.insertion.start, tensor]))
+    tensor = insertion.add("Add", [start, redone(insertion, site.layout, tensor)])
+    insertion.close(insertion.add("QuantizeLinear", [tensor, *layer.steps]) if layer.steps else tensor)
 
 
 def insert_parametric(draft: Draft, flow: Dataflow, layer: ParametricLayer, prefix: str) -> None:

@@ -14,7 +14,7 @@ __all__ = ["has_weights", "silence"]
 _LINEAR = frozenset(
     {
         *("Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"),
-        *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
+        *("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "com.microsoft.QGemm"),
         *("com.microsoft.Attention", "com.microsoft.FusedConv", "com.microsoft.FusedGemm"),
         *("com.microsoft.FusedMatMul", "com.microsoft.MatMulNBits", "com.microsoft.QAttention"),
     }

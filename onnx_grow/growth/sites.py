@@ -37,7 +37,7 @@ class Site:
 
     `activation` is what the layer feeds, None if there is none. `is_active`: `output` lies behind it, so that another layer adds to what
     the network can compute; it lies before one that is a gate, or that shapes the model's output. `is_last`: no other layer reads what it
-    computes. `refusal`: why an
+    computes. `steps` are the scale and the zero point of an output that is stored in integers. `refusal`: why an
     identity layer does not fit, nothing if it does.
     """
 
@@ -54,6 +54,7 @@ class Site:
     is_active: bool
     is_last: bool
     refusal: str
+    steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,12 @@ def _is_layer(flow: Dataflow, index: int) -> bool:
     return operator(flow.nodes[index]) in _LAYERS and _weight(flow, index) is not None
 
 
-_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "com.microsoft.FusedConv"})
+_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv", "com.microsoft.FusedConv"})
 _PRODUCTS = frozenset({"Einsum", "MatMul", "MatMulInteger", "com.microsoft.FusedMatMul"})
 _MATRICES = _PRODUCTS | {"Gemm", "com.microsoft.FusedGemm", "com.microsoft.MatMulNBits"}
-_QUANTIZED = frozenset({"QLinearConv", "QLinearMatMul", "com.microsoft.QGemm"})
-_LAYERS = _CONVOLUTIONS | _MATRICES | _QUANTIZED | RECURRENT
+_QUANTIZED = {"QLinearConv": 6, "QLinearMatMul": 6, "com.microsoft.QGemm": 7}
+"""Layers that compute in integers, and their input that is the scale of what they compute, before its zero point."""
+_LAYERS = _CONVOLUTIONS | _MATRICES | _QUANTIZED.keys() | RECURRENT
 
 _FUSED = frozenset({"com.microsoft.FusedConv", "com.microsoft.FusedGemm"})
 _IDENTITY = _FUSED | {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -148,8 +150,10 @@ def _weight(flow: Dataflow, index: int) -> str | None:
     """The constant operand of a layer, None if both operands are activations, or none is."""
     node = flow.nodes[index]
     name = operator(node)
-    if name in _QUANTIZED or name in RECURRENT:
+    if name in RECURRENT:
         return str(node.input[1])
+    if name in _QUANTIZED:
+        return str(node.input[3]) if node.input[3] in flow.constants else None
     operands = node.input[:2] if name in _PRODUCTS else node.input[1:2]
     constant = [name for name in operands if name in flow.constants]
     others = [name for name in node.input[:2] if name not in flow.constants]
@@ -174,9 +178,8 @@ def _site(flow: Dataflow, shapes: Shapes, index: int, feeding: frozenset[str]) -
     name, weight = operator(node), _weight(flow, index)
     assert weight is not None
     start = _used(flow, node)
-    if name in _QUANTIZED or (
-        start in shapes.dtype and shapes.dtype[start] not in _FLOATS and "Integer" not in name
-    ):
+    steps = _steps(flow, shapes, node)
+    if start in shapes.dtype and shapes.dtype[start] not in _FLOATS and "Integer" not in name and not steps:
         return Refused((index,), f"{name} does not compute in floating point", kind="no floating point")
     if weight not in shape or start not in shape:
         return Refused((index,), "its shape is not known")
@@ -189,10 +192,10 @@ def _site(flow: Dataflow, shapes: Shapes, index: int, feeding: frozenset[str]) -
     path = _Path(start, axis, [index], [index], _has_bias(node), convolves)
     path.refusal = _no_identity(node, shape[weight])
     channels = shape[start][axis]
-    activation = _own(node, start) or _follow(flow, shapes, path, channels)
+    activation = _own(node, start) or (None if steps else _follow(flow, shapes, path, channels))
     output = path.tensor
     is_last = path.tensor not in feeding
-    is_active = name in RECURRENT
+    is_active = name in RECURRENT or (bool(steps) and not is_last)
     if activation and activation.is_hidden and not _is_outer(flow, activation, is_last):
         is_active, output = True, activation.output
         path.members += activation.nodes
@@ -200,7 +203,8 @@ def _site(flow: Dataflow, shapes: Shapes, index: int, feeding: frozenset[str]) -
     if activation and not activation.is_idempotent:
         path.refusal = path.refusal or _not_idempotent(flow, activation, node)
     extent = shape.get(output, ())
-    if len(extent) <= path.axis or extent[path.axis] != channels or shapes.dtype.get(output) not in _FLOATS:
+    dtype = shapes.dtype.get(steps[0] if steps else output)
+    if len(extent) <= path.axis or extent[path.axis] != channels or dtype not in _FLOATS:
         return Refused(tuple(path.members), f"the shape or type of {output!r} is not known")
     return Site(
         nodes=tuple(path.repeated),
@@ -216,7 +220,16 @@ def _site(flow: Dataflow, shapes: Shapes, index: int, feeding: frozenset[str]) -
         is_active=is_active,
         is_last=is_last,
         refusal=path.refusal,
+        steps=steps,
     )
+
+
+def _steps(flow: Dataflow, shapes: Shapes, node: NodeProto) -> tuple[str, ...]:
+    """The scale and the zero point of what a layer computes in integers, if there is one of each; else nothing."""
+    at = _QUANTIZED.get(operator(node))
+    found = () if at is None else tuple(node.input[at : at + 2])
+    single = [name in flow.constants and math.prod(shapes.shape.get(name, (0,))) == 1 for name in found]
+    return found if len(found) == 2 and all(single) else ()
 
 
 def _used(flow: Dataflow, node: NodeProto) -> str:
