@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import assert_same, between, build, operators, planned
+from graphs import assert_same, between, build, operators, planned, run
 
 from onnx_grow.errors import NothingToGrowError
 from onnx_grow.growth.widening import widen
@@ -295,6 +295,25 @@ def test_sizes_of_an_input_without_a_declared_shape_vary() -> None:
     proto.graph.input[0].type.tensor_type.ClearField("shape")
     with pytest.raises(NothingToGrowError, match="from sizes that vary"):
         widen(load(proto), widths={"a": 9}, shapes={"x": (2, 5, 4)})
+
+
+HELD = """(double[N, T, 4] x) => (double[N, S, 3] y) <double[2, 1, 4] h, double[4, 6] v, double[6, 3] w, int64 i1 = {1},
+    int64 i2 = {2}, int64 four = {4}> { j = Concat<axis = 1>(x, h) a = MatMul(j, v) r = Relu(a) shape = Shape(r)
+    c = Gather(shape, i2) t = Gather(shape, i1) p = Mul(c, t) k = Div(SIZE, four) f = Cast<to = 11>(k) b = MatMul(r, w) y = Mul(b, f) }"""
+
+
+def test_an_open_batch_that_the_graph_holds_at_one_size_does_not_vary() -> None:
+    """Another batch than that of `h` fits nowhere."""
+    model = build(HELD.replace("SIZE", "c"))
+    grown = widen(model, widths={"a": 9})
+    for t in (1, 4, 7):
+        inputs = {"x": np.random.default_rng(t).standard_normal((2, t, 4))}
+        np.testing.assert_allclose(run(grown, inputs)[0], run(model, inputs)[0], rtol=1e-12)
+
+
+def test_what_is_open_beside_a_batch_that_the_graph_holds_varies() -> None:
+    with pytest.raises(NothingToGrowError, match="sizes that vary"):
+        widen(build(HELD.replace("SIZE", "p")), widths={"a": 9})
 
 
 def test_the_length_of_a_part_of_an_open_dimension_varies() -> None:

@@ -19,7 +19,7 @@ from onnx_grow.axes.equations import Element, Negated, SizedInput
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.errors import InvalidModelError
 from onnx_grow.growth.constants import Constants, Refusal
-from onnx_grow.shapes import Shapes, enlarged, evaluate, infer, may_jump
+from onnx_grow.shapes import Shapes, elsewhere, evaluate, infer, may_jump
 
 Values = np.ndarray[Any, Any]
 
@@ -356,9 +356,7 @@ class Sizes:
     def _elsewhere(self) -> Shapes:
         """Shapes and known values at larger sizes of the open dimensions."""
         here = self.analysis.shapes
-        if not self._open or here.elsewhere:
-            return here.elsewhere or here
-        return infer(self.analysis.model, enlarged(self.analysis.model, here.inputs, here.dynamic))
+        return elsewhere(self.analysis.model, here) if self._open else here
 
     @cached_property
     def _smallest(self) -> Shapes | None:

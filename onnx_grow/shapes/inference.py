@@ -73,6 +73,11 @@ def infer(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Sh
     return _compared(model, graph, tried[0])
 
 
+def elsewhere(model: Model, here: Shapes) -> Shapes:
+    """What is known at larger sizes of the dims that `here` has open; a dim that fits at no other size stays as it is."""
+    return here.elsewhere or _elsewhere(nested(model), Graph.of(model), here)
+
+
 def asked(model: Model, inputs: Mapping[str, Sequence[int]] | None = None) -> Iterator[Sizes]:
     """Input sizes that the constants of a graph ask for, for files that leave them open; `inputs` as for `infer`."""
     return (sizes for sizes, _ in solved(Graph.of(model), open_dims(model, inputs)))
@@ -181,7 +186,40 @@ def _compared(model: Model, graph: Graph, here: Shapes) -> Shapes:
     reads = {name for node in asked for name in node.input if name in here.value}
     if not any(here.dynamic.values()) or reads <= graph.values.keys():
         return here
-    larger = enlarged(model, here.inputs, here.dynamic)
-    there, _ = _report(model, graph, larger, Walk.over(graph, larger, {}))
+    there = _elsewhere(model, graph, here)
     found = jumps(graph.nodes, graph.opset_imports, here.value, there.value)
     return replace(here, jumps=found, elsewhere=there)
+
+
+def _elsewhere(model: Model, graph: Graph, here: Shapes) -> Shapes:
+    larger: Sizes = enlarged(model, here.inputs, here.dynamic)
+    walk = Walk.over(graph, larger, {})
+    if walk.problems and (fitting := _changed_where_it_fits(model, graph, here)):
+        larger, walk = fitting, Walk.over(graph, fitting, {})
+    return _report(model, graph, larger, walk)[0]
+
+
+def _changed_where_it_fits(model: Model, graph: Graph, here: Shapes) -> Sizes | None:
+    """Other sizes of those open dims that may have any: files leave a batch open that their graph holds; None where none can be told."""
+    if any(dims is None for dims in declared_inputs(model).values()):
+        return None
+    opened = open_dims(model)
+    places = {dim: here.inputs[name][k] for name, dims in opened.inputs.items() for k, dim in enumerate(dims)}
+    if not opened.roles.keys() <= places.keys():  # only in expressions
+        return None
+    now = {symbol: places[symbol] for symbol in opened.roles}
+    choice = dict(now)
+    for group in opened.groups():
+        others = [symbol for symbol in group if choice[symbol] == now[symbol]]
+        for trial in ({s: 2 * now[s] for s in others}, dict.fromkeys(others, 1)):
+            if _fits(graph, opened.shapes(choice | trial)):
+                choice |= trial
+                break
+    return opened.shapes(choice)
+
+
+def _fits(graph: Graph, sizes: Sizes) -> bool:
+    try:
+        return not Walk.over(graph, sizes, {}).problems
+    except InvalidModelError:
+        return False
