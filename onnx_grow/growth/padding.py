@@ -32,7 +32,7 @@ from onnx import NodeProto, TensorProto, helper
 from onnx_grow.axes.algebra import Axis, leaves, resolve
 from onnx_grow.axes.inference import Analysis
 from onnx_grow.growth.constants import FLOATS
-from onnx_grow.growth.norms import MOVES, Mixture, Norm, NotLinear, Over, attribute
+from onnx_grow.growth.norms import Mixture, Norm, NotLinear, Over, attribute
 
 __all__ = ["NotLinear", "Padding", "padding", "unpaddable", "unsuited"]
 
@@ -102,12 +102,18 @@ def unsuited(analysis: Analysis, axis: Axis, new_size: int) -> str | None:
 
 _ZERO_AT_ZERO = frozenset(
     {"Abs", "Celu", "Elu", "Erf", "FastGelu", "Gelu", "HardSwish", "LeakyRelu", "Mish", "PRelu", "QuickGelu"}
-    | {"Relu", "Round", "Selu", "Sign", "Sin", "Softsign", "Sqrt", "Swish", "Tanh"}
+    | {"Relu", "Round", "Selu", "Sin", "Softsign", "Swish", "Tanh"}
 )
-_KEEPS_ZERO = MOVES | _ZERO_AT_ZERO | {"AveragePool", "Div", "GlobalAveragePool", "MaxPool", "Neg"}
+"""Activations that keep zero what is zero but for rounding, as Sign does not."""
+_KEEPS_ZERO = ("AveragePool", "Div", "GlobalAveragePool", "MaxPool", "Neg")
 _SUMS = ("Add", "Mean", "Sub", "Sum")
 _COARSE = 1 / 64
 """A relative change by rounding that is too much for a constant that is scaled."""
+
+
+def _is_zero_at_zero(proto: NodeProto) -> bool:
+    """Whether a node is an activation that keeps zero what is zero, as FastGelu with a bias does not."""
+    return proto.op_type in _ZERO_AT_ZERO and (len(proto.input) == 1 or proto.op_type == "PRelu")
 
 
 class _Stuck(Exception):
@@ -277,10 +283,12 @@ class _Pad:
         linear = self.over.is_linear(proto)
         if linear and op != "Expand" and self.over.position(index, 0) is None:
             raise NotLinear(f"{self.over.label(index)} picks what each of its channels is")
-        keeps_zero = op in (*_ZERO_AT_ZERO, "Cast", "MaxPool") or (
-            op == "Pow" and self.over.is_positive(proto.input[1])
+        keeps_zero = (
+            op == "MaxPool"
+            or _is_zero_at_zero(proto)
+            or (op == "Pow" and self.over.is_positive(proto.input[1]))
         )
-        if linear or (zero and keeps_zero and len(proto.input) <= 2):
+        if linear or (zero and keeps_zero):
             self._give(index, 0, mixture)
         elif zero and op == "Sub" and self.over.mean_of(proto.input[1]) == proto.input[0]:
             self._give(index, 0, self.mean)
@@ -443,7 +451,7 @@ class _Pad:
         if norm is not None:
             self.zero.add(name)
             return
-        if proto.op_type in _KEEPS_ZERO:
+        if proto.op_type in _KEEPS_ZERO or self.over.is_move(proto) or _is_zero_at_zero(proto):
             is_zero = proto.input[0] in self.zero
         elif proto.op_type == "Mul":
             is_zero = any(operand in self.zero for operand in proto.input)
@@ -452,9 +460,8 @@ class _Pad:
         else:
             is_zero = bool(proto.input) and proto.op_type == "Concat" and self.zero.issuperset(proto.input)
         if is_zero:
-            self.zero.update(
-                output for output in proto.output if self.over.tensor_position(output) is not None
-            )
+            parts = proto.output if proto.op_type == "Split" else [name]
+            self.zero.update(part for part in parts if self.over.tensor_position(part) is not None)
 
     def _zero_sum(self, index: int, proto: NodeProto) -> bool:
         """Whether a sum is zero; a bias is made so."""
