@@ -586,7 +586,7 @@ OLD = [
         Single(
             "BatchNormalization", [Computed((2, 3, 4)), *(floats(3, 4) for _ in range(4))], {"spatial": 0}, 7
         ),
-        "",
+        "m0 m0:2 m0:3",
     ),
     (Single("Upsample", [Computed((1, 2, 3, 3))], {"scales": [1.0, 1.0, 2.0, 2.0]}, 7), "m0"),
     (Single("Upsample", [Computed((1, 2, 3, 3)), np.float32([1, 1, 2, 2])], {}, 9), "m0"),
