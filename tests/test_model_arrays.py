@@ -42,6 +42,6 @@ def test_messages_say_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match=r"objects.npy cannot be read: .*pickle"):
         read_arrays(tmp_path / "objects.npy")
     with pytest.raises(
-        InvalidRequestError, match=r"missing.npy cannot be read: No such file or directory \(say another\)"
+        InvalidRequestError, match=r"pickle.npy cannot be read: No such file or directory \(say another\)"
     ):
-        read_arrays(tmp_path / "missing.npy", hint="say another")
+        read_arrays(tmp_path / "pickle.npy", hint="say another")

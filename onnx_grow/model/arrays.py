@@ -33,6 +33,7 @@ def read_arrays(
             return dict(loaded)
     except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or error
-        if "pickle" in str(error):  # what NumPy takes any other file for, and recommends to run
+        # NumPy takes any other file for a pickle, and recommends to run it.
+        if isinstance(error, ValueError) and "pickle" in str(error):
             reason = "it is neither .npz nor .npy, or holds pickled objects"
         raise InvalidRequestError(f"{path} cannot be read: {reason}", hint=hint) from error
