@@ -190,11 +190,8 @@ class _Walk:
         shape = self.shapes.shape.get(name)
         if shape is None:
             return None
-        if sum(n > 1 for n in shape) > 1:
-            dims = self.shared.setdefault(name, tuple(axis(n) for n in shape))
-        else:
-            dims = tuple(axis(n) for n in shape)
-        return dims
+        fresh = tuple(axis(n) for n in shape)
+        return self.shared.setdefault(name, fresh) if sum(n > 1 for n in shape) > 1 else fresh
 
     def _keep(self, proto: onnx.NodeProto, view: Node) -> None:
         """Keep the dimensions of a node's constants and outputs, as far as they are solved; less is left to be followed later."""
