@@ -128,6 +128,13 @@ def test_of_a_table_only_the_rows_that_are_looked_up_are_read(model: Model) -> N
     assert some.weights["table"].read == [0, 1, 2, 49]
 
 
+def test_one_number_out_of_a_vector_is_looked_up() -> None:
+    model = build(
+        "(double[N, 4] x) => (double[N, 4] y) <double[2] e = {3, 5}, int64 i = {-1}> { s = Gather(e, i) y = Mul(x, s) }"
+    )
+    np.testing.assert_array_equal(run_in_float64(model, {"x": np.ones((1, 4))})["y"], np.full((1, 4), 5.0))
+
+
 TIED = """(int64[N, 3] ids) => (float[N, 3, 50] y, float[M, 30] z) <float[50, 40] table, float[40, 40] v, float[30, 40] w, float[30] bias> {
     e = Gather(table, ids) a = MatMul(e, v) flat = Constant<value_ints = [-1, 40]>() rows = Reshape(a, flat)
     z = Gemm<transB = 1, alpha = 0.5, beta = 3.0>(rows, w, bias) turned = Transpose(table) y = MatMul(a, turned) }"""

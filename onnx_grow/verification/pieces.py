@@ -59,7 +59,7 @@ class Pieces:
         if not isinstance(index, np.ndarray) or not ((index >= -size) & (index < size)).all():
             return None
         rows, where = np.unique(np.where(index < 0, index + size, index).reshape(-1), return_inverse=True)
-        found: Array = rows_of(weight)(rows)[where].reshape(*index.shape, *weight.shape[1:])
+        found: Array = rows_of(weight)(rows)[where].reshape((*index.shape, *weight.shape[1:]))
         return found
 
     def _put_off(self, node: onnx.NodeProto) -> Sequence[Any] | None:
