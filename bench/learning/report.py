@@ -385,11 +385,14 @@ def aims(results: Results) -> str:
     """What was hoped for, and how near the default comes to it: by growth, over all comparisons and seeds."""
     head, columns = [""], []
     for growth, start in DEFAULTS.items():
-        cells = [cell for cell in results.cells(growth) if results.of((*cell, growth), start)]
-        groups = {cell: group for cell in cells if (group := results.of((*cell, growth), start))}
+        groups = {
+            cell: group for cell in results.cells(growth) if (group := results.of((*cell, growth), start))
+        }
+        if not groups:
+            continue
         head.append(f"{growth}, {start}")
         dips = [dip for group in groups.values() for dip in group.dips]
-        low = [dip for cell in cells for dip in _at_a_tenth(results, (*cell, growth), start)]
+        low = [dip for cell in groups for dip in _at_a_tenth(results, (*cell, growth), start)]
         halves = [
             part <= 0.5
             for cell, group in groups.items()
