@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graphs import build
 from onnx import numpy_helper, parser
 
 import onnx_grow as og
@@ -118,3 +119,15 @@ def test_the_original_is_run_at_the_sizes_that_it_asks_for() -> None:
 def test_such_a_model_grows() -> None:
     model = MODELS["rows of a weight behind pixels"]
     assert og.verify(model, og.widen(model, factor=1.5)).ok
+
+
+def test_sizes_at_which_a_node_would_be_malformed_are_none() -> None:
+    """A Split into as many parts as there are samples, for three of them: no other number does."""
+    model = build(
+        """(float[N, 6] x) => (float[N, 3] y) <float[6, 6] w, float[2, 3] v> {
+            s = Shape<end = 1>(x) c = ConstantOfShape<value = int64[1] {2}>(s)
+            h = MatMul(x, w) a, b, d = Split<axis = 1>(h, c) e = Add(a, b) y = MatMul(e, v) }"""
+    )
+    shapes = infer(model, {"x": (3, 6)})
+    assert shapes.shape["a"] == (3, 2)
+    assert not shapes.problems

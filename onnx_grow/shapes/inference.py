@@ -171,7 +171,7 @@ def _left_open(model: Model, graph: Graph, sizes: Sizes) -> dict[str, frozenset[
     def may_grow(name: str, k: int) -> bool:
         shape = sizes[name]
         larger = {**sizes, name: (*shape[:k], 2 * shape[k], *shape[k + 1 :])}
-        return not Walk.over(graph, larger, {}).problems
+        return _fits(graph, larger)
 
     dynamic = dynamic_dims(model)
     for name, dims in declared_inputs(model).items():
@@ -193,10 +193,10 @@ def _compared(model: Model, graph: Graph, here: Shapes) -> Shapes:
 
 def _elsewhere(model: Model, graph: Graph, here: Shapes) -> Shapes:
     larger: Sizes = enlarged(model, here.inputs, here.dynamic)
-    walk = Walk.over(graph, larger, {})
-    if walk.problems and (fitting := _changed_where_it_fits(model, graph, here)):
-        larger, walk = fitting, Walk.over(graph, fitting, {})
-    return _report(model, graph, larger, walk)[0]
+    walk = _walked(graph, larger)
+    if (walk is None or walk.problems) and (fitting := _changed_where_it_fits(model, graph, here)):
+        larger, walk = fitting, _walked(graph, fitting)
+    return here if walk is None else _report(model, graph, larger, walk)[0]
 
 
 def _changed_where_it_fits(model: Model, graph: Graph, here: Shapes) -> Sizes | None:
@@ -219,7 +219,13 @@ def _changed_where_it_fits(model: Model, graph: Graph, here: Shapes) -> Sizes | 
 
 
 def _fits(graph: Graph, sizes: Sizes) -> bool:
+    walk = _walked(graph, sizes)
+    return walk is not None and not walk.problems
+
+
+def _walked(graph: Graph, sizes: Sizes) -> Walk | None:
+    """The walk at these sizes; None where they give a node more or fewer parts, or dimensions, than it can have."""
     try:
-        return not Walk.over(graph, sizes, {}).problems
+        return Walk.over(graph, sizes, {})
     except InvalidModelError:
-        return False
+        return None
