@@ -192,7 +192,7 @@ def test_a_plan_that_pads_what_cannot_be_padded_is_refused() -> None:
     [
         (BRANCH.replace("Add(d0, o)", "Relu(d0)"), "Relu 'd' is not linear in it"),
         (BRANCH.replace("Add(d0, o)", "Mul(d0, d0)"), "Mul 'd' multiplies two tensors that are computed"),
-        (BRANCH.replace("Add(d0, o)", "Softmax(d0)"), "Softmax 'd' is not linear in it"),
+        (BRANCH.replace("Add(d0, o)", "Softmax(d0)"), "Softmax 'd': normalises over this dimension"),
         (
             BRANCH.replace("Add(a, d)", "Add(n, d)"),
             "is added to what is normalised again, and its scales differ",
@@ -212,7 +212,7 @@ def test_what_is_not_linear_refuses_and_is_named(branch: str, why: str) -> None:
 def test_other_statistics_refuse() -> None:
     branch = "z = Softmax(n) b = MatMul(z, u) r = Tanh(b) d0 = MatMul(r, w) d = Add(d0, o) e = Add(a, d)"
     model = network("layer", branch=branch)
-    with pytest.raises(NothingToGrowError, match="Softmax 'z' takes other statistics over it"):
+    with pytest.raises(NothingToGrowError, match="Softmax 'z': normalises over this dimension"):
         widen(model, widths={"a0": 30})
 
 

@@ -58,7 +58,7 @@ def test_the_seed_decides_what_is_fresh() -> None:
     [
         ("c = ReduceMax <axes=[1]> (a) b = Add(a, c)", "ReduceMax 'c': its result depends on all of them"),
         ("c = ReduceSum <axes=[1]> (a) b = Add(a, c)", "ReduceSum 'c' sums over it"),
-        ("b = Softmax(a)", "Softmax 'b' takes other statistics over it"),
+        ("b = Softmax(a)", "Softmax 'b': normalises over this dimension"),
         ("b = LpNormalization(a)", "LpNormalization 'b': its result may depend on all of it"),
         ("c = Abs(a) d = Sqrt(c) b = Add(a, d)", "Sqrt 'd': its result may"),
         ("c = Exp(a) b = Add(a, c)", "Exp 'c': its result may"),
@@ -188,7 +188,7 @@ def test_a_plan_replays_to_the_same_bytes() -> None:
     model = build(between("c = Softmax(a) d = MatMul(c, s) b = Relu(d)", "double[6, 6] s"))
     plan = plan_widen(model, scheme="fresh")
     assert {growth.scheme for growth in plan.axes} == {"fresh", "split"}
-    assert "split: Softmax 'c' takes other statistics over it" in str(plan)
+    assert "split: Softmax 'c': normalises over this dimension" in str(plan)
     again = WidenPlan.from_json(plan.to_json())
     assert again == plan
     first, second = widen(model, scheme="fresh"), apply_widen(model, again)

@@ -69,11 +69,15 @@ class Contraction:
 
 @dataclass(frozen=True)
 class Dilution:
-    """Copies dilute a result: with `count` copies of each index, output 0 comes out as 1 / `count ** power` of what it was."""
+    """Copies dilute a result: with `count` copies of each index, output 0 comes out as 1 / `count ** power` of what it was.
+
+    With `logits` the indices may have different numbers of copies, if those of input 0 are less by the logarithm of their number.
+    """
 
     node: int
     position: int
     power: float
+    logits: bool = False
 
 
 @dataclass(frozen=True)
@@ -365,9 +369,9 @@ class Node:
         """Say that copies of `over` are summed, in (input, dimension) `operands`; see `Contraction`."""
         self._statements.contractions.append(Contraction(self.index, over, operands, power))
 
-    def dilute(self, position: int, power: float) -> None:
-        """Say that uniform copies along a dimension of output 0 dilute it; see `Dilution`."""
-        self._statements.dilutions.append(Dilution(self.index, position, power))
+    def dilute(self, position: int, power: float, *, logits: bool = False) -> None:
+        """Say that uniform copies along a dimension of output 0, or any of `logits`, dilute it; see `Dilution`."""
+        self._statements.dilutions.append(Dilution(self.index, position, power, logits))
 
     def choose(self, position: int, channels: Iterable[int], result: Dim) -> None:
         """Say that a Gather or Slice gives these indices of a dimension of input 0, by number; see `Choice`."""

@@ -577,15 +577,17 @@ _BACKWARD: dict[str, _Backward] = {
 }
 
 
-def insert_scale(analysis: Analysis, constants: Constants, node: int, i: int, factors: Factors) -> None:
-    """Insert a Mul by constant `factors` before one input of a node."""
+def insert_scale(
+    analysis: Analysis, constants: Constants, node: int, i: int, factors: Factors, operator: str = "Mul"
+) -> None:
+    """Insert a Mul by constant `factors`, or an Add of them, before one input of a node."""
     draft = constants.draft
     name = analysis.topology.proto(node).input[i]
     dtype = helper.tensor_dtype_to_np_dtype(analysis.shapes.dtype[name])
     factor = constants.add(f"{name}_shares", factors.astype(dtype))
     out = draft.fresh_name(f"{name}_shared")
-    mul = helper.make_node("Mul", [draft.node(node).input[i], factor], [out], draft.fresh_name(f"{out}_Mul"))
-    draft.insert_before(node, mul)
+    inputs, label = [draft.node(node).input[i], factor], draft.fresh_name(f"{out}_{operator}")
+    draft.insert_before(node, helper.make_node(operator, inputs, [out], label))
     draft.node(node).input[i] = out
 
 

@@ -149,6 +149,7 @@ class _Rewrite:
         self.constants = Constants(analysis, self.draft)
         self.sizes = Sizes(analysis, maps, self.constants)
         self.absorption = Absorption(analysis, maps, self.sizes)
+        self.shifted: set[int] = set()  # softmaxes with nodes of their own around them
         self.uses = {
             use: _Use(tuple(index_map(d, maps) for d in dims)) for use, dims in analysis.uses.items()
         }
@@ -176,6 +177,7 @@ class _Rewrite:
     def _grow_weights(self) -> list[tuple[int, int]]:
         """Give every weight its copies, shares and scales; one use (node, input) of each weight of numbers that came of it."""
         self._mix()
+        self._shift()
         self._contract()
         self._draw()
         return self._weights()
@@ -233,9 +235,7 @@ class _Rewrite:
     def _cancelling(self, contractions: Iterable[Contraction]) -> set[Contraction]:
         """The contractions of what is diluted as much as they sum: probabilities, say."""
         topology = self.analysis.topology
-        diluted = {
-            (topology.proto(d.node).output[0], d.position, d.power) for d in self.analysis.said.dilutions
-        }
+        diluted = {(topology.proto(d.node).output[0], d.position, d.power) for d in self._dilutions()}
         return {
             contraction
             for contraction in contractions
@@ -247,7 +247,7 @@ class _Rewrite:
     def _carry(self, contractions: Iterable[Contraction]) -> None:
         """Make up for what contractions and dilutions change where constants behind them can; else insert a Mul."""
         sums: dict[int, list[Contraction]] = {}
-        thinned = {d.node: d for d in self.analysis.said.dilutions if self._growth(d) != 1.0}
+        thinned = {d.node: d for d in self._dilutions() if self._growth(d) != 1.0}
         sources = {node: self._growth(dilution) ** -dilution.power for node, dilution in thinned.items()}
         for contraction in contractions:
             i, d = contraction.operands[0]
@@ -271,6 +271,30 @@ class _Rewrite:
                     if node in thinned:
                         factor = self._growth(thinned[node]) ** thinned[node].power
                         insert_after(self.analysis, self.constants, node, factor)
+
+    def _shift(self) -> None:
+        """Where softmax's indices have different numbers of copies: shift the logits, and give every copy the whole probability."""
+        for dilution in self.analysis.said.dilutions:
+            dims = self.analysis.input_dims(dilution.node, 0) if dilution.logits else None
+            g = index_map(dims[dilution.position], self.maps) if dims else None
+            if dims is None or g is None or (counts := np.bincount(g)[g]).min() == counts.max():
+                continue
+            name = self.analysis.topology.proto(dilution.node).input[0]
+            if dilution.position in self.sizes.open(name):
+                grown = [leaf for leaf in leaves(dims[dilution.position]) if leaf in self.maps]
+                label = self.analysis.labels[dilution.node]
+                raise Refusal(
+                    grown,
+                    f"{label} normalises over it together with a dimension that the file leaves open",
+                )
+            factors = along(counts.astype(np.float64), dilution.position, len(dims))
+            insert_scale(self.analysis, self.constants, dilution.node, 0, -np.log(factors), "Add")
+            insert_after(self.analysis, self.constants, dilution.node, factors)
+            self.shifted.add(dilution.node)
+
+    def _dilutions(self) -> list[Dilution]:
+        """Those that contractions and constants behind them make up for."""
+        return [said for said in self.analysis.said.dilutions if said.node not in self.shifted]
 
     def _growth(self, dilution: Dilution) -> float:
         name = self.analysis.topology.proto(dilution.node).output[0]

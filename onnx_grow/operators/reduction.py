@@ -59,15 +59,18 @@ def _scaled(power: float) -> Callable[[Node, int], None]:
 
 
 def softmax(node: Node) -> None:
-    """m copies of every index share its probability: p / m each. Before operator set 13 all dimensions from `axis` on are one."""
+    """m copies of an index with its logit less log m share its probability: p / m each; where all have m, they do without.
+
+    Before operator set 13 all dimensions from `axis` on are one.
+    """
     node.apart()
     dims = node.input(0)
     at = node.axis(node.attribute("axis", -1 if node.version >= 13 else 1))
     over = [k for k in (range(at, len(dims)) if node.version < 13 else [at]) if size(dims[k]) > 1]
     for k in over:
         if node.op == "Softmax" and len(over) == 1:
-            node.uniform(dims[k])
-            node.dilute(k, 1.0)
+            node.replicate(dims[k], "normalises over this dimension, which random channels would change")
+            node.dilute(k, 1.0, logits=True)
         else:
             node.freeze(dims[k], "normalises over this dimension, so that every copy would count")
     node.set(0, dims)
