@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from onnx_grow.axes.algebra import Axis, Dim, Sum, leaves, resolve, segments
@@ -200,11 +201,16 @@ def check_request(table: AxisTable, request: Request) -> None:
 
 
 def solve(
-    analysis: Analysis, table: AxisTable, request: Request, *, inserting: bool = False
+    analysis: Analysis,
+    table: AxisTable,
+    request: Request,
+    *,
+    inserting: bool = False,
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[tuple[AxisGrowth, ...], tuple[tuple[str, str], ...]]:
     """The axes that grow as requested, and those that were asked for and stay, with reasons; `fit` makes them fit a budget.
 
-    Norms are padded with new nodes before them only if `inserting`.
+    Norms are padded with new nodes before them only if `inserting`. `refused` are axes that turned out not to grow, each with the reason.
 
     Raises InvalidRequestError for sizes that no axis can have, NothingToGrowError when nothing is left.
     """
@@ -248,7 +254,8 @@ def solve(
         whole = f"factor {math.ceil(request.factor or 2.0)} is a whole one"
         hint = whole if uneven else "onnx-grow inspect lists every axis and why it stays"
         raise NothingToGrowError(
-            _nothing(analysis, table, asked, skipped), hint=_open(analysis) or analysis.model.upgrade or hint
+            _nothing(analysis, table, asked, {**refused, **skipped}),
+            hint=_open(analysis) or analysis.model.upgrade or hint,
         )
     growths = tuple(
         AxisGrowth(row.name, row.kind, row.size, wanted[table.axes[row.name]])

@@ -180,7 +180,10 @@ class _Settlement:
     def reached(self, model: Model, table: AxisTable) -> tuple[WidenPlan, Model]:
         """The plan, and what it makes of the model whose axes are those of a table."""
         while True:
-            growths, skipped = solve(self.analysis, table, self.request, inserting=self.empty.scheme == "pad")
+            inserting = self.empty.scheme == "pad"
+            growths, skipped = solve(
+                self.analysis, table, self.request, inserting=inserting, refused=self.refused
+            )
             growths = assigned(self.analysis, growths, table, self.empty.scheme, self.copied)
             plan = replace(self.empty, axes=growths, skipped=(*self.refused.items(), *skipped))
             try:
