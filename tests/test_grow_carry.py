@@ -86,3 +86,24 @@ def test_copies_in_uneven_numbers_need_a_factor_each() -> None:
     grown = widen(model, kind=KINDS, factor=1.5)
     assert operators(grown).count("Mul") == 2
     assert_same(model, grown)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "s = Gemm <transB=1> (q, k, g)",
+        "h = Reshape(q, as) i = Reshape(k, as) j = Conv(h, i, g) s = Reshape(j, back)",
+        "h = Unsqueeze(q, o) i = Unsqueeze(k, o) j = Attention <q_num_heads=1, kv_num_heads=1> (h, i, m) s = Squeeze(j, o)",
+        "h = Unsqueeze(q, o) i = Unsqueeze(k, o) j = com.microsoft.MultiHeadAttention <num_heads=1> (h, i, m) s = Squeeze(j, o)",
+    ],
+)
+def test_a_sum_inside_a_node_is_undone_before_it(node: str) -> None:
+    """A bias is not summed, and what attention sums are the logits: their results do not grow by the number of copies."""
+    model = build(
+        f"""(float[3, 4] x) => (float[3, 2] y) <float[4, 6] v, float[4, 6] u, float[3] g, float[1, 3, 3] m, float[3, 2] w,
+            int64[3] as = {{3, 6, 1}}, int64[2] back = {{3, 3}}, int64[1] o = {{0}}> {{
+            a = MatMul(x, v) q = Tanh(a) b = MatMul(x, u) k = Tanh(b) {node} y = MatMul(s, w) }}""",
+        opset=23,
+    )
+    for factor in (1.5, 2, 3):
+        assert_same(model, widen(model, factor=factor, kind=KINDS))

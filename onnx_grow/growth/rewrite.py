@@ -104,6 +104,19 @@ def _paddings(analysis: Analysis, axes: Mapping[str, Axis], plan: WidenPlan) -> 
         raise Refusal(list(padded), str(reason)) from reason
 
 
+_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
+_SUMS = (
+    *_WITH_BIAS,
+    "Einsum",
+    "FusedMatMul",
+    "MatMul",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSum",
+    "ReduceSumSquare",
+)
+
+
 @dataclass
 class _Use:
     """What happens to a constant where one input reads it: its dimensions are copied by `maps`, shared, drawn afresh and scaled.
@@ -252,7 +265,8 @@ class _Rewrite:
         for contraction in contractions:
             i, d = contraction.operands[0]
             portions = self._factors(contraction, i, d).reshape(-1)
-            if (portions != portions[0]).any() or not self._is_float(contraction.node, i):
+            scales_result = self._gives_sums(contraction.node) and self._is_float(contraction.node, i)
+            if (portions != portions[0]).any() or not scales_result:
                 self._insert(contraction)
                 continue
             square = self.analysis.topology.proto(contraction.node).op_type == "ReduceSumSquare"
@@ -295,6 +309,12 @@ class _Rewrite:
     def _dilutions(self) -> list[Dilution]:
         """Those that contractions and constants behind them make up for."""
         return [said for said in self.analysis.said.dilutions if said.node not in self.shifted]
+
+    def _gives_sums(self, node: int) -> bool:
+        """Whether the result of a node is what it sums, as that of attention or of a sum with a bias is not."""
+        proto = self.analysis.topology.proto(node)
+        has_bias = proto.op_type in _WITH_BIAS and len(proto.input) > 2
+        return proto.op_type in _SUMS and not has_bias
 
     def _growth(self, dilution: Dilution) -> float:
         name = self.analysis.topology.proto(dilution.node).output[0]
