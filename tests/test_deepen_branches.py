@@ -304,6 +304,9 @@ def test_a_linear_model_is_deepened_only_with_an_activation_that_somebody_asks_f
     with pytest.raises(NothingToGrowError, match="has no") as raised:
         deepen(model)
     assert "activation Relu" in (raised.value.hint or "")
+    with pytest.raises(NothingToGrowError) as raised:
+        deepen(build(f"{ROWS} {{ y = Identity(x) }}"), activation="Relu")
+    assert not raised.value.hint
     deep = deepen(model, activation="Relu")
     assert operators(deep)[1:5] in (["MatMul", "Add", "Relu", "MatMul"], ["Gemm", "Relu", "Gemm", "Add"])
     assert_identical(model, deep)

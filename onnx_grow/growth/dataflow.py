@@ -67,10 +67,6 @@ class Dataflow:
         """Whether a node lies in a body."""
         return bool(self.bodies.around[index])
 
-    def sees(self, index: int, tensor: str) -> bool:
-        """Whether a tensor is known where a node is: it lies in the same body, or around that."""
-        return self.lies_around(self.bodies.around[index], tensor)
-
     def lies_around(self, body: tuple[int, ...], tensor: str) -> bool:
         """Whether a tensor is known in a body."""
         producer = self.producer(tensor)

@@ -180,7 +180,7 @@ def choose(survey: Survey, globs: Sequence[str], every: int | None, room: int | 
     """
     pool = candidates(survey, globs)
     if not pool:
-        hint = _listed(survey) if globs and survey.places else _ALTERNATIVE[survey.wishes.scheme]
+        hint = _listed(survey) if globs and survey.places else _alternative(survey)
         raise NothingToGrowError(_nothing(survey, globs), hint=hint)
     if room is not None:
         chosen = evenly([place.layer.parameters for place in pool], room)
@@ -254,10 +254,18 @@ _WANTED: Mapping[DeepenScheme | None, str] = {
 _ALTERNATIVE: Mapping[DeepenScheme | None, str] = {
     "identity": "scheme residual-new deepens behind any activation, residual-copy skip connections",
     "residual-copy": "scheme identity deepens chains with Relu and the like, residual-new those with any activation",
-    "residual-new": "activation Relu gives new branches an activation where the model has none",
     "parametric": "scheme identity deepens behind Relu and the like, residual-new behind any activation",
-    None: "activation Relu gives new branches an activation where the model has none",
 }
+
+
+def _alternative(survey: Survey) -> str:
+    """What may work instead: another scheme, or an activation where none was named."""
+    known = (
+        ""
+        if survey.wishes.activation
+        else "activation Relu gives new branches an activation where the model has none"
+    )
+    return _ALTERNATIVE.get(survey.wishes.scheme, known)
 
 
 def _parts(stage: list[Place], count: int) -> Iterator[list[Place]]:

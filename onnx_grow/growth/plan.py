@@ -81,12 +81,6 @@ class WidenPlan:
                     f"axis {growth.name!r} would get {growth.new_size:,} channels; {MOST_CHANNELS:,} is the most"
                 )
 
-    def without(self, names: Collection[str], reason: str) -> WidenPlan:
-        """The plan with some axes left as they are, for `reason`."""
-        kept = tuple(growth for growth in self.axes if growth.name not in names)
-        skipped = tuple((growth.name, reason) for growth in self.axes if growth.name in names)
-        return replace(self, axes=kept, skipped=self.skipped + skipped)
-
     def without_noise(self) -> WidenPlan:
         """The same growth without the noise that it adds."""
         return replace(self, noise=0.0)
