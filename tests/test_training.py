@@ -32,9 +32,11 @@ torch.set_num_threads(1)
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from onnx_grow import training  # noqa: E402
+from onnx_grow.growth.inheritance import Inheritance  # noqa: E402
 from onnx_grow.torch import load as network_of  # noqa: E402
 from onnx_grow.training import fitting, script  # noqa: E402
 from onnx_grow.training.checkpoints import Checkpoint, Progress  # noqa: E402
+from onnx_grow.training.checks import _elsewhere as elsewhere  # noqa: E402
 from onnx_grow.training.checks import check_learning, made_up_goal, trial_inputs  # noqa: E402
 from onnx_grow.training.exchange import exported_tensors  # noqa: E402
 from onnx_grow.training.files import read_tensors, write_tensors  # noqa: E402
@@ -762,6 +764,16 @@ def test_units_that_were_dead_in_the_teacher_only_warn() -> None:
     report = learning(og.widen(teacher), teacher)
     assert report.ok, str(report)
     assert "no example wakes in the teacher either" in report.warnings[0]
+
+
+def test_tensors_of_one_origin_are_reached_together() -> None:
+    """As the weight of stacked gates, of which two places with different shares read a part each."""
+    heirs = {name: Inheritance(source, (), 1) for name, source in (("a", "w"), ("b", "w"), ("c", "v"))}
+    first = np.arange(6).reshape(2, 3) < 4
+    reached = {"a": first, "b": ~first, "c": np.ones((2, 3), bool)}
+    assert (elsewhere("a", heirs, reached) == ~first).all()
+    assert (elsewhere("b", heirs, reached) == first).all()
+    assert not elsewhere("c", heirs, reached).any()
 
 
 def test_statistics_that_do_not_move_are_found() -> None:

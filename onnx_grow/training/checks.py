@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onnx_grow.errors import InvalidModelError, InvalidRequestError
-from onnx_grow.growth.inheritance import inheritances
+from onnx_grow.growth.inheritance import Inheritance, inheritances
 from onnx_grow.model import Model, save
 from onnx_grow.torch import Network
 from onnx_grow.torch import load as network_of
@@ -228,8 +228,9 @@ def _expected(
 ) -> tuple[dict[str, Mask], dict[str, Mask]]:
     """By parameter, which elements are new, and which need no gradient.
 
-    A copy needs none where its original has none in the teacher. What is copied from nothing needs none where its input or its unit
-    has none at all, and was there before; nor where both have one, but never in the same example.
+    A copy needs none where its original has none in the teacher, or where it has one in another tensor that inherits the same. What is
+    copied from nothing needs none where its input or its unit has none at all, and was there before; nor where both have one, but
+    never in the same example.
     """
     everything = {name: np.ones_like(mask) for name, mask in reached.items()}
     if teacher is None:
@@ -246,7 +247,22 @@ def _expected(
         new[name] = heir.is_new(source.shape)
         copied = heir.taken(np.ones(source.shape, bool))
         asleep[name] = np.where(copied, heir.taken(~source), _silent(mask, ~new[name]) | _met(mask))
+        asleep[name] |= _elsewhere(name, heirs, reached)
     return new, asleep
+
+
+def _elsewhere(name: str, heirs: Mapping[str, Inheritance], reached: Mapping[str, Mask]) -> Mask:
+    """The elements that receive a gradient in another tensor with the same origin.
+
+    A weight of several places becomes several where these need different shares; of each its place may read a part only, as of the
+    stacked gates of a recurrent cell.
+    """
+    found = np.zeros_like(reached[name])
+    for other, mask in reached.items():
+        same = other in heirs and heirs[other].source == heirs[name].source
+        if same and other != name and mask.shape == found.shape:
+            found |= mask
+    return found
 
 
 def _alive(teacher: Model, loss: Loss, device: torch.device) -> dict[str, Mask]:

@@ -189,7 +189,8 @@ def _declared(value: Any) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
         raise InvalidRequestError(
-            f"{value.name!r} is no tensor", hint="train such a model with a program of your own"
+            f"{value.name!r} is no tensor",
+            hint="export the teacher with tensors (scikit-learn: options={'zipmap': False}), and grow that",
         )
     shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
     return helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,7 +96,8 @@ class Training:
                 f"{self.output} holds a training already",
                 hint="--resume goes on with it, --output names another folder",
             )
-        with self._in_folder(), interruptible() as interruption:
+        self._make_folder()
+        with interruptible() as interruption:
             self._tell_of_sizes()
             self._tell_of_classes()
             self._begin()
@@ -186,13 +187,11 @@ class Training:
         self.optimizer.load_state_dict(dict(checkpoint.optimizer))
         vars(self)["progress"] = checkpoint.progress
 
-    @contextmanager
-    def _in_folder(self) -> Iterator[None]:
+    def _make_folder(self) -> None:
         try:
             self.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{self.output} cannot be made: {error.strerror or error}") from error
-        yield
 
     def _begin(self) -> None:
         """Evaluate the teacher and the start, which are equal unless something is wrong with the data."""
