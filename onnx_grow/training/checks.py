@@ -228,9 +228,9 @@ def _expected(
 ) -> tuple[dict[str, Mask], dict[str, Mask]]:
     """By parameter, which elements are new, and which need no gradient.
 
-    A copy needs none where its original has none in the teacher, or where it has one in another tensor that inherits the same. What is
-    copied from nothing needs none where its input or its unit has none at all, and was there before; nor where both have one, but
-    never in the same example.
+    A copy needs none where its original has none in the teacher. What is copied from nothing needs none where its input or its unit
+    has none at all, and was there before; nor where both have one, but never in the same example. What is reached in another tensor
+    of the same origin only is not new here: nothing reads it.
     """
     everything = {name: np.ones_like(mask) for name, mask in reached.items()}
     if teacher is None:
@@ -247,7 +247,7 @@ def _expected(
         new[name] = heir.is_new(source.shape)
         copied = heir.taken(np.ones(source.shape, bool))
         asleep[name] = np.where(copied, heir.taken(~source), _silent(mask, ~new[name]) | _met(mask))
-        asleep[name] |= _elsewhere(name, heirs, reached)
+        new[name] &= mask | ~_elsewhere(name, heirs, reached)
     return new, asleep
 
 
