@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from graphs import Case
+from graphs import Case, assert_same, build
+
+from onnx_grow.growth.widening import widen
 
 # Hidden states x of 2 x 3 x 4; queries q, keys k, values v are projections of them, and y is one of the result b.
 X = "(float[2, 3, 4] x) => (float[2, 3, 5] y)"
@@ -238,3 +240,15 @@ MICROSOFT = [
 @pytest.mark.parametrize("case", [*ATTENTION, *ROTATIONS, *MICROSOFT], ids=str)
 def test_attention_grows(case: Case) -> None:
     case.check()
+
+
+@pytest.mark.parametrize("operands", ["q, k, q", "q, k, k", "q, q, q", "q, q, q, c"])
+def test_one_tensor_may_be_keys_or_queries_and_values(operands: str) -> None:
+    weights = "float[4, 8] wq, float[4, 8] wk, float[24] c, float[8, 5] wo"
+    body = (
+        f"q = MatMul(x, wq) k = MatMul(x, wk) b = com.microsoft.MultiHeadAttention <num_heads=2> ({operands})"
+    )
+    model = build(attending(body, weights))
+    assert_same(model, widen(model, factor=2, kind="head_dim"))
+    if "c" not in operands:
+        assert_same(model, widen(model, factor=1.5, kind="head_dim"))

@@ -98,9 +98,9 @@ def _multi_head(node: Node, bias: int, mask: int, past: tuple[int, int]) -> None
     h = int(node.attribute("num_heads", 0))
     d = size(q[-1]) // (1 if len(q) == 5 else h)
     heads = _Heads.of(node, h, h, d, None if v is None else size(v[-1]) // (1 if len(v) == 4 else h))
-    for dims in (q, k, v):
+    for dims, channels in ((q, heads.d), (k, heads.d), (v, heads.dv)):
         if dims is not None:
-            _operand(node, dims, heads.kv, heads.dv if dims is v else heads.d)
+            _operand(node, dims, heads.kv, channels)
     if k is not None and len(k) == 4:  # ONNX Runtime then wants keys and values of one shape
         node.unify(heads.d, heads.dv)
     if node.has(bias):
