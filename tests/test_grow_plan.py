@@ -269,6 +269,14 @@ def test_a_plan_that_tears_equal_parts() -> None:
         apply_widen(build(HALVES), torn)
 
 
+def test_a_stream_that_stays_is_told_unasked() -> None:
+    model = build(
+        "(float[2, 3] x) => (s, y) <float[3, 5] v, float[5, 7] u, float[7, 5] w, float[5, 2] t>"
+        "{ a = MatMul(x, v) b = MatMul(a, u) c = Relu(b) d = MatMul(c, w) s = Add(a, d) y = MatMul(s, t) }"
+    )
+    assert plan_widen(model).skipped == (("a", "it is a dimension of the model's output 's'"),)
+
+
 def test_leaving_axes_out() -> None:
     model = build(CHAIN)
     made = plan_widen(model)
