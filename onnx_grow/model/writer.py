@@ -132,8 +132,16 @@ def _check(target: Path, names: Sequence[str], force: bool, kept: Sequence[Path]
             raise OutputError(f"{final} is no file but a device or a pipe", hint="give a file name")
         if os.path.lexists(final) and not force:
             raise OutputError(f"{final} exists", hint="force replaces it")
-        if Path(os.path.realpath(final)) in kept and (final == target or not target.exists()):
+        if any(_is_same(final, data) for data in kept) and (final == target or not target.exists()):
             raise OutputError(f"{final} holds the weights of the input model", hint="choose another name")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two names, links or not, are of one file; the system tells, since a link may be replaced while we read it."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def filled(skeleton: onnx.ModelProto, weights: Mapping[str, Weight]) -> onnx.ModelProto:
