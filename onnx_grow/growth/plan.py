@@ -360,9 +360,9 @@ def _select(
             )
         if row.growable:
             sizes[row.name] = new_size
-        elif (
-            width is not None or only or (row.kind == "residual" and row.readers)
-        ):  # a stream should have grown
+            continue
+        is_stream = row.kind == "residual" and row.readers  # that it stays, few expect
+        if width is not None or only or is_stream:
             skipped[row.name] = row.reasons[0]
     return sizes, asked, skipped
 
